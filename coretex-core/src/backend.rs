@@ -1,0 +1,9 @@
+//! Implementations of the traits, by technology.
+
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod in_process;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "redis")]
+pub mod redis;

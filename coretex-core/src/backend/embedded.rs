@@ -1,0 +1,1 @@
+//! Every store on one embedded database. See `docs/spec/embedded.md`.

@@ -1,0 +1,1 @@
+//! The bus on core NATS and JetStream. See `docs/spec/bus.md`.

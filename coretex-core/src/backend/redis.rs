@@ -1,0 +1,1 @@
+//! The stores on Redis. See `docs/spec/storage.md`.

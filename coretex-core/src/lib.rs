@@ -1,0 +1,26 @@
+//! The coretexOS control plane as a library.
+//!
+//! Decisions are pure functions ([`jobs::transition`], `policy::evaluate`, `scheduler::place`); the shells around them do
+//! the I/O through four traits: [`Bus`](bus::Bus), [`JobStore`](jobs::JobStore), [`PointerStore`](pointers::PointerStore)
+//! and [`Cluster`](cluster::Cluster). `ARCHITECTURE.md` is the map.
+
+pub mod backend;
+pub mod bus;
+pub mod cluster;
+pub mod config_store;
+pub mod dlq;
+pub mod error;
+pub mod jobs;
+pub mod locks;
+#[cfg(feature = "server")]
+pub mod platform;
+pub mod pointers;
+#[cfg(feature = "server")]
+pub mod policy;
+pub mod protocol;
+#[cfg(feature = "server")]
+pub mod scheduler;
+#[cfg(feature = "test-util")]
+pub mod test_util;
+pub mod time;
+pub mod workers;

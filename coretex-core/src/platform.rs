@@ -1,0 +1,1 @@
+//! Wires a bus, stores and services into a running control plane.

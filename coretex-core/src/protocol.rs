@@ -1,0 +1,35 @@
+//! What goes over the wire: messages, ids, subjects, pointers. See `docs/spec/protocol.md`.
+
+mod ids;
+mod packet;
+pub mod subjects;
+
+pub use ids::{IdError, InstanceId, JobId, TenantId, Topic, TraceId, WorkerId};
+pub use packet::{DecodeError, decode_packet, encode_packet, packet};
+
+/// Generated from `proto/coretex/agent/v1`: the CAP v2 messages.
+pub mod agent {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        reason = "generated code"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/coretex.agent.v1.rs"));
+}
+
+/// Generated from `proto/coretex/v1`: the gateway's and the context engine's own messages.
+pub mod api {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        reason = "generated code"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/coretex.v1.rs"));
+}
+
+/// The protocol version that we send. Others are accepted.
+pub const PROTOCOL_VERSION: i32 = 1;

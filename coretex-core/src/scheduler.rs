@@ -1,0 +1,1 @@
+//! From requests to workers. See `docs/spec/scheduler.md`.

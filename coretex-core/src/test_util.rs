@@ -1,0 +1,4 @@
+//! For tests: conformance suites of the traits, real servers as child processes, faults.
+
+pub mod conformance;
+pub mod servers;

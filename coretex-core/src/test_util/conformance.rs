@@ -1,0 +1,1 @@
+//! One suite per trait, run against every backend.

@@ -1,0 +1,3 @@
+//! The coretexctl binary.
+
+fn main() {}

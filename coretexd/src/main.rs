@@ -1,0 +1,3 @@
+//! The coretexd binary.
+
+fn main() {}
