@@ -1,0 +1,3 @@
+//! Against real servers, and every backend against the conformance suites.
+
+mod servers;
