@@ -1,5 +1,7 @@
 //! The bus: how packets travel. See `docs/spec/protocol.md` §1 and `docs/spec/bus.md`.
 
+pub mod subject;
+
 use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
