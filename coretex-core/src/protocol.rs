@@ -1,9 +1,14 @@
 //! What goes over the wire: messages, ids, subjects, pointers. See `docs/spec/protocol.md`.
 
+pub mod constraints;
+pub mod hash;
 mod ids;
+pub mod json;
+pub mod labels;
 mod packet;
 pub mod subjects;
 
+pub use hash::job_hash;
 pub use ids::{IdError, InstanceId, JobId, TenantId, Topic, TraceId, WorkerId};
 pub use packet::{DecodeError, decode_packet, encode_packet, packet};
 
