@@ -7,3 +7,6 @@ pub mod in_process;
 pub mod nats;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod stores;
+
+pub use stores::Stores;

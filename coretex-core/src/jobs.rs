@@ -1,9 +1,11 @@
 //! Jobs: what is known of each, how one moves from state to state, and where they are kept.
 
+mod derive;
 mod model;
 mod state;
 mod store;
 
+pub use derive::{Description, error_document};
 pub use model::{
     ApprovalRecord, Decision, DecisionRecord, JobRecord, PendingNote, PendingReason, Revision, TerminalDetail,
 };

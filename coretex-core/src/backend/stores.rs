@@ -1,0 +1,27 @@
+//! The stores of one backend, together.
+
+use std::sync::Arc;
+
+use crate::cluster::Cluster;
+use crate::config_store::ConfigStore;
+use crate::dlq::DlqStore;
+use crate::jobs::JobStore;
+use crate::locks::LeaseStore;
+use crate::pointers::PointerStore;
+
+/// Every store of one backend. Cheap to clone: all clones are the same stores.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// Jobs.
+    pub jobs: Arc<dyn JobStore>,
+    /// What pointers point to.
+    pub payloads: Arc<dyn PointerStore>,
+    /// Dead letters.
+    pub dlq: Arc<dyn DlqStore>,
+    /// Leases.
+    pub leases: Arc<dyn LeaseStore>,
+    /// The replicas.
+    pub cluster: Arc<dyn Cluster>,
+    /// Configuration documents.
+    pub config: Arc<dyn ConfigStore>,
+}
