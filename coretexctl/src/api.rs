@@ -1,0 +1,146 @@
+//! The HTTP API. See `docs/spec/http.md`.
+
+use reqwest::{Client, Method, StatusCode, Url, header};
+use serde_json::Value;
+
+use crate::doc::{Doc, shorten};
+use crate::failure::{Failure, Kind};
+use crate::settings::Settings;
+
+/// A client of one server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    http: Client,
+    base: Url,
+}
+
+impl Api {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
+        let mut headers = header::HeaderMap::new();
+        headers.insert(
+            header::ACCEPT,
+            header::HeaderValue::from_static("application/json, application/problem+json"),
+        );
+        if let Some(key) = &settings.key {
+            let mut value = header::HeaderValue::from_str(key)
+                .map_err(|_| Failure::usage("the API key holds characters that no HTTP header may hold"))?;
+            value.set_sensitive(true);
+            headers.insert("x-api-key", value);
+        }
+        let http = Client::builder()
+            .user_agent(concat!("coretexctl/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .timeout(settings.timeout)
+            .build()
+            .map_err(|error| Failure::new("cannot build an HTTP client").because(&error))?;
+        Ok(Self {
+            http,
+            base: settings.api.clone(),
+        })
+    }
+
+    /// The server's address, for messages.
+    pub(crate) fn base(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// `GET /api/v1/<path…>`
+    pub(crate) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
+        self.send(Method::GET, path, query, None).await
+    }
+
+    /// `POST /api/v1/<path…>`
+    pub(crate) async fn post(&self, path: &[&str], body: Option<&Value>) -> Result<Value, Failure> {
+        self.send(Method::POST, path, &[], body).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let url = self.url(path, query)?;
+        let mut request = self.http.request(method, url);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| self.no_answer(error))?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|error| self.no_answer(error))?;
+        if !status.is_success() {
+            return Err(refusal(status, &String::from_utf8_lossy(&bytes)));
+        }
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::new(format!("{} answered something that is no JSON", self.base()))
+                .because(&error)
+                .hint("is that the address of a coretexOS gateway?")
+        })
+    }
+
+    fn url(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url, Failure> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| Failure::usage(format!("`{}` cannot hold a path", self.base)))?
+            .pop_if_empty()
+            .extend(["api", "v1"])
+            .extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
+    fn no_answer(&self, error: reqwest::Error) -> Failure {
+        let what = if error.is_timeout() {
+            "no answer in time from"
+        } else {
+            "cannot reach"
+        };
+        // The address is said once, without what may hide in a query.
+        Failure::of(Kind::Unreachable, format!("{what} {}", self.base()))
+            .because(&error.without_url())
+            .hint("start a daemon with `coretexd`, or name another one with --api or CORETEX_API_BASE")
+    }
+}
+
+/// A failure from a status and a body: problem details, or plain text.
+fn refusal(status: StatusCode, body: &str) -> Failure {
+    let problem: Value = serde_json::from_str(body).unwrap_or(Value::Null);
+    let doc = Doc(&problem);
+    let mut text = match (doc.text("detail"), doc.text("title")) {
+        ("", "") => shorten(body, 500),
+        ("", title) => title.to_owned(),
+        (detail, _) => detail.to_owned(),
+    };
+    if text.is_empty() {
+        status
+            .canonical_reason()
+            .unwrap_or("no reason given")
+            .clone_into(&mut text);
+    }
+    let field = doc.text("field");
+    if !field.is_empty() && !text.contains(field) {
+        text = format!("{field}: {text}");
+    }
+    let (kind, hint) = match status {
+        StatusCode::UNAUTHORIZED => (Kind::Refused, Some("pass --api-key or set CORETEX_API_KEY")),
+        StatusCode::FORBIDDEN | StatusCode::CONFLICT => (Kind::Refused, None),
+        StatusCode::NOT_FOUND => (Kind::NotFound, Some("`coretexctl job list` shows what there is")),
+        StatusCode::TOO_MANY_REQUESTS => (
+            Kind::Failed,
+            Some("wait a moment, or raise API_RATE_LIMIT_RPS on the daemon (0 means no limit)"),
+        ),
+        StatusCode::SERVICE_UNAVAILABLE => (Kind::Failed, Some("`coretexctl status` shows what is missing")),
+        _ => (Kind::Failed, None),
+    };
+    let failure = Failure::of(kind, format!("{text} (status {})", status.as_u16()));
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}

@@ -1,0 +1,36 @@
+//! The commands, one module each.
+
+pub(crate) mod approval;
+pub(crate) mod completions;
+pub(crate) mod job;
+pub(crate) mod status;
+pub(crate) mod worker;
+
+use crate::api::Api;
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::settings::Settings;
+
+/// What every command works with.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) api: Api,
+    pub(crate) out: Output,
+}
+
+/// Runs one command.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let settings = Settings::resolve(&cli.global, |name| std::env::var(name).ok())?;
+    let context = Context {
+        api: Api::new(&settings)?,
+        out: Output::new(cli.global.output),
+    };
+    match cli.command {
+        Command::Job(command) => job::run(command, &context).await,
+        Command::Worker(command) => worker::run(command, &context).await,
+        Command::Status(args) => status::run(&args, &context).await,
+        Command::Approval(command) => approval::run(command, &context).await,
+        Command::Completions(args) => completions::run(&args),
+    }
+}

@@ -1,0 +1,33 @@
+//! `coretexctl approval …`
+
+mod decide;
+mod list;
+
+use crate::commands::Context;
+use crate::failure::Failure;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Show the jobs that wait for a decision, oldest first
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Let a waiting job run
+    #[command(after_help = "\
+Examples:
+  coretexctl approval approve 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11
+  coretexctl approval approve 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11 --reason 'checked by hand'")]
+    Approve(decide::Args),
+    /// Refuse a waiting job for good
+    #[command(after_help = "\
+Examples:
+  coretexctl approval reject 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11 --reason 'wrong account'")]
+    Reject(decide::Args),
+}
+
+pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::List(args) => list::run(args, context).await,
+        Command::Approve(args) => decide::run(args, "approve", context).await,
+        Command::Reject(args) => decide::run(args, "reject", context).await,
+    }
+}

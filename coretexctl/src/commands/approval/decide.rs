@@ -1,0 +1,39 @@
+//! `coretexctl approval approve` and `reject`
+
+use serde_json::{Map, Value};
+
+use crate::commands::Context;
+use crate::failure::Failure;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Which job
+    #[arg(value_name = "JOB")]
+    id: String,
+    /// Why; kept with the job
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Anything else worth keeping
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+}
+
+pub(crate) async fn run(args: Args, verb: &str, context: &Context) -> Result<(), Failure> {
+    let body: Map<String, Value> = [("reason", args.reason), ("note", args.note)]
+        .into_iter()
+        .filter_map(|(name, text)| text.map(|text| (name.to_owned(), text.into())))
+        .collect();
+    let body = Value::Object(body);
+    let answer = context
+        .api
+        .post(&["approvals", &args.id, verb], Some(&body))
+        .await
+        .map_err(|failure| match failure.kind() {
+            crate::failure::Kind::Refused => failure.hint(format!("coretexctl job explain {}", args.id)),
+            _ => failure,
+        })?;
+    let done = if verb == "approve" { "approved" } else { "rejected" };
+    context.out.print(&answer, || {
+        format!("{done} {}\n  next: coretexctl job watch {}", args.id, args.id)
+    })
+}
