@@ -1,5 +1,20 @@
 //! May this job run, and within which limits? See `docs/spec/policy.md`.
 
+mod compile;
+mod conditions;
+mod effective;
+mod evaluate;
+mod fold;
+mod glob;
+mod index;
+mod input;
+mod kernel;
+mod mcp;
+pub mod model;
+mod problem;
+mod read;
+mod words;
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -8,6 +23,15 @@ use crate::error::BoxError;
 use crate::jobs::DecisionRecord;
 use crate::protocol::agent::PolicyCheckRequest;
 use crate::time::Timestamp;
+
+pub use compile::CompiledPolicy;
+pub use effective::EffectiveSafety;
+pub use evaluate::{Evaluation, evaluate};
+pub use glob::{Glob, GlobError};
+pub use input::PolicyInput;
+pub use kernel::{DEFAULT_RELOAD_INTERVAL, KernelStatus, LoadError, LocalKernel};
+pub use model::{Document, MAX_DOCUMENT_BYTES, Parsed};
+pub use problem::{DocumentError, Problem};
 
 /// Why there is no decision.
 #[derive(Debug, thiserror::Error)]
@@ -35,3 +59,6 @@ pub trait Kernel: Send + Sync + fmt::Debug + 'static {
     /// [`Unavailable`] if they are not known.
     async fn snapshots(&self) -> Result<Vec<String>, Unavailable>;
 }
+
+#[cfg(test)]
+mod tests;

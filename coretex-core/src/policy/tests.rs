@@ -1,0 +1,3 @@
+//! What `docs/spec/policy.md` says, case by case.
+
+mod decisions;
