@@ -2,6 +2,8 @@
 
 mod derive;
 mod model;
+#[cfg(feature = "server")]
+pub mod service;
 mod state;
 mod store;
 

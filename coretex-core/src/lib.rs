@@ -4,6 +4,8 @@
 //! the I/O through four traits: [`Bus`](bus::Bus), [`JobStore`](jobs::JobStore), [`PointerStore`](pointers::PointerStore)
 //! and [`Cluster`](cluster::Cluster). `ARCHITECTURE.md` is the map.
 
+#[cfg(feature = "server")]
+pub mod approvals;
 pub mod backend;
 pub mod bus;
 pub mod cluster;
@@ -19,7 +21,10 @@ pub mod pointers;
 pub mod policy;
 pub mod protocol;
 #[cfg(feature = "server")]
+pub mod routing;
+#[cfg(feature = "server")]
 pub mod scheduler;
+pub mod secrets;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 pub mod time;

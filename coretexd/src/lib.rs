@@ -1,1 +1,4 @@
-//! .
+//! The coretexOS daemon as a library: settings, roles, and the HTTP gateway.
+
+pub mod env_vars;
+pub mod settings;

@@ -1,0 +1,83 @@
+//! Every environment variable that the daemon reads, in one place. An empty variable counts as unset.
+//!
+//! `docs/configuration.md` is checked against [`ALL`] by a test.
+
+macro_rules! env_vars {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal;)+) => {
+        $($(#[doc = $doc])+ pub const $name: &str = $text;)+
+
+        /// All of them, with what they mean.
+        pub const ALL: &[(&str, &str)] = &[$(($text, concat!($($doc),+))),+];
+    };
+}
+
+env_vars! {
+    /// The settings file (default `config/system.yaml`, read only if it is there).
+    CONFIG = "CORETEX_CONFIG";
+    /// Roles of this process, comma separated: `gateway`, `scheduler`, `all` (default).
+    ROLES = "CORETEX_ROLES";
+    /// Embedded mode: the data folder (default `./coretex-data`), or `:memory:` to keep nothing.
+    DATA_DIR = "CORETEX_DATA_DIR";
+    /// The NATS servers, comma separated. With `REDIS_URL`, switches from embedded to distributed mode.
+    NATS_URL = "NATS_URL";
+    /// Whether durable subjects go through JetStream: `1`, `true`, `yes`, `y` or `on`.
+    NATS_USE_JETSTREAM = "NATS_USE_JETSTREAM";
+    /// How long JetStream waits for an acknowledgement before it delivers again (default `3s`).
+    NATS_JS_ACK_WAIT = "NATS_JS_ACK_WAIT";
+    /// How long JetStream keeps messages (default `168h`).
+    NATS_JS_MAX_AGE = "NATS_JS_MAX_AGE";
+    /// The Redis server. With `NATS_URL`, switches from embedded to distributed mode.
+    REDIS_URL = "REDIS_URL";
+    /// How long job metadata is kept (default `168h`).
+    JOB_META_TTL = "JOB_META_TTL";
+    /// The same in seconds; `JOB_META_TTL` wins.
+    JOB_META_TTL_SECONDS = "JOB_META_TTL_SECONDS";
+    /// How long payloads are kept (default `24h`).
+    REDIS_DATA_TTL = "REDIS_DATA_TTL";
+    /// The same in seconds; `REDIS_DATA_TTL` wins.
+    REDIS_DATA_TTL_SECONDS = "REDIS_DATA_TTL_SECONDS";
+    /// How long to keep trying to reach NATS and Redis at start (default `30s`).
+    CONNECT_TIMEOUT = "CORETEX_CONNECT_TIMEOUT";
+    /// How long a graceful stop may take (default `30s`).
+    SHUTDOWN_TIMEOUT = "CORETEX_SHUTDOWN_TIMEOUT";
+    /// Where HTTP listens (default `:8081`).
+    HTTP_ADDR = "GATEWAY_HTTP_ADDR";
+    /// Where metrics, liveness and readiness are served without a key (default `:9092`).
+    METRICS_ADDR = "GATEWAY_METRICS_ADDR";
+    /// The API key that clients must send. First of the three that is set.
+    SUPER_SECRET_API_TOKEN = "CORETEX_SUPER_SECRET_API_TOKEN";
+    /// The API key that clients must send. Second of the three.
+    CORETEX_API_KEY = "CORETEX_API_KEY";
+    /// The API key that clients must send. Third of the three.
+    API_KEY = "API_KEY";
+    /// Requests per second and client (default `50`); `0` disables the limit.
+    RATE_LIMIT_RPS = "API_RATE_LIMIT_RPS";
+    /// Requests that a client may send at once (default `100`).
+    RATE_LIMIT_BURST = "API_RATE_LIMIT_BURST";
+    /// Origins that browsers may call from, comma separated, or `*`. First of the three that is not blank.
+    ALLOWED_ORIGINS = "CORETEX_ALLOWED_ORIGINS";
+    /// Origins that browsers may call from. Second of the three.
+    CORS_ALLOW_ORIGINS_CORETEX = "CORETEX_CORS_ALLOW_ORIGINS";
+    /// Origins that browsers may call from. Third of the three.
+    CORS_ALLOW_ORIGINS = "CORS_ALLOW_ORIGINS";
+    /// The tenant of requests that name none (default `default`).
+    TENANT_ID = "TENANT_ID";
+    /// Which topics go to which pools (default `config/pools.yaml`).
+    POOL_CONFIG_PATH = "POOL_CONFIG_PATH";
+    /// How long jobs may take (default `config/timeouts.yaml`).
+    TIMEOUT_CONFIG_PATH = "TIMEOUT_CONFIG_PATH";
+    /// The policy (default `config/safety.yaml`).
+    SAFETY_POLICY_PATH = "SAFETY_POLICY_PATH";
+    /// `retry` (default): a job waits while policy cannot be asked; `deny`: it is denied for good.
+    SAFETY_FAIL_MODE = "SAFETY_FAIL_MODE";
+    /// What happens to a job whose worker is lost after it accepted: `fail` (default), `wait` or `redispatch`.
+    WORKER_LOST_ACTION = "WORKER_LOST_ACTION";
+    /// How often the worker snapshot is written (default `5s`).
+    WORKER_SNAPSHOT_INTERVAL = "WORKER_SNAPSHOT_INTERVAL";
+    /// How often configuration is read again (default `30s`).
+    CONFIG_RELOAD_INTERVAL = "SCHEDULER_CONFIG_RELOAD_INTERVAL";
+    /// `text` (default) or `json`.
+    LOG_FORMAT = "CORETEX_LOG_FORMAT";
+    /// Which log lines are written, as `info,coretex_core=debug` (default `info`).
+    LOG = "RUST_LOG";
+}

@@ -1,0 +1,135 @@
+//! The settings file: all of it optional, none of it tolerant of typos.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{LogFormat, Role, Span, WorkerLostAction};
+
+/// `config/system.yaml`. Every key may be left out; docs/configuration.md §3 explains each.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FileSettings {
+    /// Roles of the process.
+    pub roles: Option<Vec<Role>>,
+    /// The data folder of embedded mode, or `:memory:`.
+    pub data_dir: Option<String>,
+    /// The tenant of requests that name none.
+    pub tenant: Option<String>,
+    /// How long to keep trying to reach NATS and Redis at start.
+    pub connect_timeout: Option<Span>,
+    /// How long a graceful stop may take.
+    pub shutdown_timeout: Option<Span>,
+    /// HTTP.
+    pub http: HttpSection,
+    /// NATS.
+    pub nats: NatsSection,
+    /// Redis.
+    pub redis: RedisSection,
+    /// Where other files are.
+    pub paths: PathsSection,
+    /// Scheduler.
+    pub scheduler: SchedulerSection,
+    /// Logs.
+    pub log: LogSection,
+}
+
+/// `http:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSection {
+    /// Where HTTP listens.
+    pub addr: Option<String>,
+    /// Where metrics are served.
+    pub metrics_addr: Option<String>,
+    /// Origins that browsers may call from; `["*"]` for any.
+    pub allowed_origins: Option<Vec<String>>,
+    /// Requests per second and client; 0 for no limit.
+    pub rate_limit_rps: Option<u32>,
+    /// Requests that a client may send at once.
+    pub rate_limit_burst: Option<u32>,
+    /// Whether to serve other machines without an API key.
+    pub insecure_open: Option<bool>,
+}
+
+/// `nats:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NatsSection {
+    /// The servers.
+    pub url: Option<String>,
+    /// Whether durable subjects go through JetStream.
+    pub jetstream: Option<bool>,
+    /// How long JetStream waits for an acknowledgement.
+    pub ack_wait: Option<Span>,
+    /// How long JetStream keeps messages.
+    pub max_age: Option<Span>,
+}
+
+/// `redis:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisSection {
+    /// The server.
+    pub url: Option<String>,
+    /// How long job metadata is kept.
+    pub job_meta_ttl: Option<Span>,
+    /// How long payloads are kept.
+    pub data_ttl: Option<Span>,
+}
+
+/// `paths:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathsSection {
+    /// Which topics go to which pools.
+    pub pools: Option<PathBuf>,
+    /// How long jobs may take.
+    pub timeouts: Option<PathBuf>,
+    /// The policy.
+    pub policy: Option<PathBuf>,
+}
+
+/// `scheduler:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SchedulerSection {
+    /// How often the worker snapshot is written.
+    pub worker_snapshot_interval: Option<Span>,
+    /// How often configuration is read again.
+    pub config_reload_interval: Option<Span>,
+    /// What happens while policy cannot be asked.
+    pub safety_fail_mode: Option<super::SafetyFailMode>,
+    /// What happens to a job whose worker is lost.
+    pub worker_lost_action: Option<WorkerLostAction>,
+}
+
+/// `log:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// `text` or `json`.
+    pub format: Option<LogFormat>,
+    /// Which lines are written.
+    pub filter: Option<String>,
+}
+
+/// Parses the text of a settings file.
+///
+/// # Errors
+/// What is wrong, with file, line, column and key.
+pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, String> {
+    if text.trim().is_empty() {
+        return Ok(FileSettings::default());
+    }
+    // The outer option: a file of comments only is an empty document.
+    serde_saphyr::from_str::<Option<FileSettings>>(text)
+        .map(Option::unwrap_or_default)
+        .map_err(|error| {
+            let error = error.without_snippet();
+            let place = error
+                .location()
+                .map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
+            format!("{}{place}: {error}", path.display())
+        })
+}
