@@ -1,5 +1,6 @@
 //! Implementations of the traits, by technology.
 
+mod delayed;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod in_process;

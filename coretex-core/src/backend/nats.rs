@@ -1,1 +1,234 @@
-//! The bus on core NATS and JetStream. See `docs/spec/bus.md`.
+//! The bus on core NATS and JetStream. See `docs/spec/bus.md` §3 to §5.
+
+mod connection;
+mod live;
+mod no_responders;
+mod options;
+
+use std::time::Duration;
+
+use async_nats::{Client, PublishErrorKind, RequestErrorKind};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::live::{Live, Tap};
+use self::no_responders::ReplyInbox;
+use self::options::Servers;
+pub use self::options::{JetStreamOptions, Options};
+use crate::bus::{Bus, Error, Health, Message, SubscribeOptions, Subscription, subject};
+use crate::error::BoxError;
+use crate::protocol::JobId;
+
+const BACKEND: &str = "NATS";
+/// How long a message may wait for room in the client's buffer, which fills while there is no connection.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long draining waits for the broker.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many ids wait on [`Bus::undelivered`] before further ones are dropped.
+const UNDELIVERED_LEN: usize = 65_536;
+
+/// The bus on a NATS server. Dropping it ends its subscriptions; [`drain`](Bus::drain) also flushes.
+#[derive(Debug)]
+pub struct NatsBus {
+    client: Client,
+    /// Where the broker tells of dispatches to nobody; absent with `JetStream`, whose stream takes every dispatch.
+    replies: Option<ReplyInbox>,
+    undelivered: Mutex<Option<mpsc::Receiver<JobId>>>,
+    health: watch::Sender<Health>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl NatsBus {
+    /// Connects, and keeps connected from then on.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if there is no connection within `options.connect_timeout`, [`Error::Refused`] if the address
+    /// makes no sense, or the server does not let us in.
+    pub async fn connect(options: Options) -> Result<Self, Error> {
+        let servers = Servers::parse(&options.url).map_err(|source| Error::Refused {
+            backend: BACKEND,
+            op: "connect",
+            subject: String::new(),
+            source,
+        })?;
+        let (health, _) = watch::channel(Health::Reconnecting);
+        let client = connection::connect(&options, &servers, health.clone()).await?;
+        // The event that says so may still be on its way.
+        health.send_replace(Health::Connected {
+            server: servers.to_string(),
+        });
+        let (undelivered, receiver) = mpsc::channel(UNDELIVERED_LEN);
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (inbox, replies) = ReplyInbox::open(&client).await?;
+        tasks.spawn(no_responders::watch(replies, undelivered, stop.clone()));
+        Ok(Self {
+            client,
+            replies: Some(inbox),
+            undelivered: Mutex::new(Some(receiver)),
+            health,
+            stop,
+            tasks,
+        })
+    }
+
+    async fn send(&self, message: Message, reply: Option<String>) -> Result<(), Error> {
+        self.check_open()?;
+        if !subject::is_subject(&message.subject) {
+            return Err(refused("publish", message.subject, "not a subject"));
+        }
+        let Message { subject, payload, .. } = message;
+        let sending = async {
+            match reply {
+                Some(reply) => self.client.publish_with_reply(subject.clone(), reply, payload).await,
+                None => self.client.publish(subject.clone(), payload).await,
+            }
+        };
+        match tokio::time::timeout(SEND_TIMEOUT, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(match error.kind() {
+                PublishErrorKind::Send => Error::Closed,
+                _ => refused("publish", subject, error),
+            }),
+            Err(elapsed) => Err(unavailable("publish", subject, elapsed)),
+        }
+    }
+
+    /// Waits until the server has read everything written so far, by asking a question that nobody answers.
+    async fn confirm(&self, op: &'static str, subject: &str) -> Result<(), Error> {
+        let question = self.client.new_inbox();
+        match tokio::time::timeout(SEND_TIMEOUT, self.client.request(question, Bytes::new())).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Ok(()),
+            Ok(Err(error)) => Err(unavailable(op, subject.to_owned(), error)),
+            Err(elapsed) => {
+                if *self.health.borrow() == Health::Reconnecting {
+                    return Err(unavailable(op, subject.to_owned(), elapsed));
+                }
+                // An account that may not publish to inboxes. What was written is on its way all the same.
+                tracing::warn!(
+                    op,
+                    subject,
+                    "NATS does not answer questions, cannot tell when it is ready"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Drop for NatsBus {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.health.send_replace(Health::Closed);
+    }
+}
+
+fn unavailable(op: &'static str, subject: String, source: impl Into<BoxError>) -> Error {
+    Error::Unavailable {
+        backend: BACKEND,
+        op,
+        subject,
+        source: source.into(),
+    }
+}
+
+fn refused(op: &'static str, subject: String, source: impl Into<BoxError>) -> Error {
+    Error::Refused {
+        backend: BACKEND,
+        op,
+        subject,
+        source: source.into(),
+    }
+}
+
+#[async_trait]
+impl Bus for NatsBus {
+    async fn publish(&self, message: Message) -> Result<(), Error> {
+        self.send(message, None).await
+    }
+
+    async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(messages.len());
+        for message in messages {
+            results.push(self.send(message, None).await);
+        }
+        results
+    }
+
+    async fn dispatch(&self, messages: Vec<(JobId, Message)>) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(messages.len());
+        for (job, message) in messages {
+            let reply = self.replies.as_ref().map(|replies| replies.reply_for(&job));
+            results.push(self.send(message, reply).await);
+        }
+        results
+    }
+
+    fn undelivered(&self) -> Option<mpsc::Receiver<JobId>> {
+        self.undelivered.lock().take()
+    }
+
+    async fn subscribe(&self, filter: &str, options: SubscribeOptions) -> Result<Subscription, Error> {
+        self.check_open()?;
+        if !subject::is_filter(filter) {
+            return Err(refused("subscribe", filter.to_owned(), "not a subject"));
+        }
+        let subscribing = async {
+            match options.queue {
+                Some(queue) => self.client.queue_subscribe(filter.to_owned(), queue).await,
+                None => self.client.subscribe(filter.to_owned()).await,
+            }
+        };
+        let subscriber = tokio::time::timeout(SEND_TIMEOUT, subscribing)
+            .await
+            .map_err(|elapsed| unavailable("subscribe", filter.to_owned(), elapsed))?
+            .map_err(|error| refused("subscribe", filter.to_owned(), error))?;
+        // Once this returns, what is published anywhere reaches the subscription.
+        self.confirm("subscribe", filter).await?;
+        let stop = self.stop.clone().cancelled_owned();
+        Ok(if options.tap {
+            Subscription::new(Tap::new(subscriber).take_until(stop))
+        } else {
+            Subscription::new(Live::new(subscriber, options.max_in_flight).take_until(stop))
+        })
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let mut health = self.health.subscribe();
+        let draining = async {
+            self.tasks.wait().await;
+            // Both fail only if the client is gone already.
+            if self.client.flush().await.is_ok() && self.client.drain().await.is_ok() {
+                let closed = health.wait_for(|health| *health == Health::Closed).await;
+                drop(closed);
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, draining).await.is_err() {
+            counter!("coretex_bus_drain_timeouts_total").increment(1);
+            tracing::warn!("NATS did not take the last messages in time");
+        }
+        self.health.send_replace(Health::Closed);
+    }
+}

@@ -1,7 +1,6 @@
 //! A queue group: one queue, and the members that take turns to pull from it.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -13,9 +12,10 @@ use futures::Stream;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::Shared;
+use crate::backend::delayed::Delayed;
 use crate::bus::{Delivery, Error, Settle, SubscribeOptions, subject};
 use crate::protocol::{JobId, subjects};
 
@@ -25,9 +25,6 @@ pub(super) const QUEUE_LEN: usize = 65_536;
 const QUEUE_BYTES: usize = 64 << 20;
 /// When a durable message whose delivery was dropped comes back: what the ack wait is to `JetStream`.
 const ABANDONED_DELAY: Duration = Duration::from_secs(1);
-/// The longest delay of a redelivery, so that no caller's arithmetic overflows a clock.
-const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// One message in a queue.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
@@ -122,11 +119,10 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Item>,
-    delayed: BinaryHeap<Reverse<Delayed>>,
+    delayed: Delayed<Item>,
     bytes: usize,
     seats: Vec<Seat>,
     next_seat: u64,
-    next_delayed: u64,
     publishers_waiting: usize,
     closed: bool,
 }
@@ -138,34 +134,6 @@ struct Seat {
     in_flight: usize,
     max_in_flight: usize,
     waker: Option<Waker>,
-}
-
-#[derive(Debug)]
-struct Delayed {
-    due: Instant,
-    /// Keeps messages that are due at the same moment in order.
-    sequence: u64,
-    item: Item,
-}
-
-impl PartialEq for Delayed {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Delayed {}
-
-impl PartialOrd for Delayed {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Delayed {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.due, self.sequence).cmp(&(other.due, other.sequence))
-    }
 }
 
 impl State {
@@ -186,15 +154,9 @@ impl State {
 
     /// Moves what has come due to the front of the queue.
     fn promote(&mut self) {
-        if self.delayed.is_empty() {
-            return;
-        }
-        let now = Instant::now();
         let mut due = Vec::new();
-        while self.delayed.peek().is_some_and(|Reverse(next)| next.due <= now) {
-            if let Some(Reverse(next)) = self.delayed.pop() {
-                due.push(next.item);
-            }
+        while let Some(item) = self.delayed.pop_due() {
+            due.push(item);
         }
         for item in due.into_iter().rev() {
             self.ready.push_front(item);
@@ -331,8 +293,8 @@ impl Group {
             state.bytes = 0;
             let mut left: Vec<Item> = std::mem::take(&mut state.ready).into();
             let mut delayed = std::mem::take(&mut state.delayed);
-            while let Some(Reverse(next)) = delayed.pop() {
-                left.push(next.item);
+            while let Some(item) = delayed.pop() {
+                left.push(item);
             }
             Some(left)
         };
@@ -369,13 +331,7 @@ impl Group {
                 return;
             }
             state.bytes += item.payload.len();
-            let sequence = state.next_delayed;
-            state.next_delayed += 1;
-            state.delayed.push(Reverse(Delayed {
-                due: Instant::now() + delay.min(LONGEST_DELAY),
-                sequence,
-                item,
-            }));
+            state.delayed.push(delay, item);
             // Everybody who waits has to set an alarm.
             released.into_iter().chain(state.idle()).collect()
         };
@@ -443,7 +399,7 @@ impl Stream for Member {
                 Some(waker) if waker.will_wake(cx.waker()) => {}
                 _ => seat.waker = Some(cx.waker().clone()),
             }
-            let due = state.delayed.peek().filter(|_| has_room).map(|Reverse(next)| next.due);
+            let due = state.delayed.due().filter(|_| has_room);
             drop(state);
             let Some(due) = due else {
                 return Poll::Pending;
