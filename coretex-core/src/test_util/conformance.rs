@@ -10,6 +10,7 @@
 //! Cases use fresh random names and look only at what they wrote themselves, so that any number of them can share one
 //! server. The times they write lie within the last three days.
 
+pub mod bus;
 pub mod cluster;
 pub mod config;
 pub mod dlq;

@@ -1,3 +1,4 @@
 //! Against real servers, and every backend against the conformance suites.
 
+mod bus;
 mod servers;

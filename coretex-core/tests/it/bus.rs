@@ -1,0 +1,37 @@
+//! Every bus against the suite of its trait, and what is particular to NATS.
+
+mod nats;
+
+use std::sync::Arc;
+
+use coretex_core::backend::nats::{NatsBus, Options};
+use coretex_core::bus::Bus;
+use coretex_core::test_util::servers::NatsServer;
+
+mod in_process {
+    use std::future::{Ready, ready};
+    use std::sync::Arc;
+
+    use coretex_core::backend::in_process::InProcessBus;
+    use coretex_core::bus::Bus;
+    use coretex_core::test_util::conformance::bus::Fixture;
+
+    fn fixture() -> Ready<Fixture> {
+        let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new());
+        ready(Fixture {
+            here: Arc::clone(&bus),
+            there: bus,
+            keeps: true,
+            deduplicates: false,
+            tells: true,
+            guard: Box::new(()),
+        })
+    }
+
+    coretex_core::bus_conformance!(fixture);
+}
+
+/// A bus of its own on a core NATS server.
+async fn core_bus(server: &NatsServer) -> Arc<dyn Bus> {
+    Arc::new(NatsBus::connect(Options::new(&server.url())).await.expect("connected"))
+}
