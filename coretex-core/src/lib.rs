@@ -14,6 +14,7 @@ pub mod dlq;
 pub mod error;
 pub mod jobs;
 pub mod locks;
+pub mod metrics;
 #[cfg(feature = "server")]
 pub mod platform;
 pub mod pointers;

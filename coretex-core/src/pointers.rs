@@ -189,3 +189,6 @@ pub trait PointerStore: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn inspect(&self, pointer: &Pointer, limit: usize) -> Result<Option<Stored>, StoreError>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,8 +29,9 @@ pub struct Seen {
 pub const MAX_WORKERS: usize = 100_000;
 
 impl Registry {
-    /// Takes a heartbeat, which replaces the worker's last one whole.
-    pub fn observe(&self, heartbeat: Heartbeat, now: Timestamp) {
+    /// Takes a heartbeat, which replaces the worker's last one whole, and returns it to share.
+    pub fn observe(&self, heartbeat: Heartbeat, now: Timestamp) -> Arc<Heartbeat> {
+        let heartbeat = Arc::new(heartbeat);
         let mut workers = self.0.write();
         if workers.len() >= MAX_WORKERS
             && !workers.contains_key(&heartbeat.worker_id)
@@ -41,10 +42,11 @@ impl Registry {
         workers.insert(
             heartbeat.worker_id.clone(),
             Seen {
-                heartbeat: Arc::new(heartbeat),
+                heartbeat: Arc::clone(&heartbeat),
                 at: now,
             },
         );
+        heartbeat
     }
 
     /// The workers that are alive, by id.

@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod approval;
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod job;
 pub(crate) mod status;
@@ -31,6 +32,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Worker(command) => worker::run(command, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
         Command::Approval(command) => approval::run(command, &context).await,
+        Command::Bench(args) => bench::run(*args, &context).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

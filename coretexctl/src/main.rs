@@ -42,7 +42,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Completions(args) = cli.command {
         return commands::completions::run(&args);
     }
-    tokio::runtime::Builder::new_current_thread()
+    // Only the bench has work for more than one thread.
+    let mut runtime = match cli.command {
+        Command::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    runtime
         .enable_all()
         .build()
         .map_err(|error| Failure::new("cannot start the runtime").because(&error))?

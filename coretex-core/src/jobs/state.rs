@@ -295,3 +295,6 @@ pub fn transition(state: Option<JobState>, event: JobEvent) -> Result<JobState, 
         Err(IllegalTransition { state, event })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -445,3 +445,6 @@ pub trait JobStoreExt: JobStore {
 }
 
 impl<S: JobStore + ?Sized> JobStoreExt for S {}
+
+#[cfg(test)]
+mod tests;

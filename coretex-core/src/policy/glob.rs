@@ -334,12 +334,11 @@ mod tests {
     fn naive(tokens: &[Token], text: &[char]) -> bool {
         match (tokens, text) {
             ([], []) => true,
-            ([], _) => false,
             ([Token::Any, rest @ ..], _) => {
                 naive(rest, text) || (text.first().is_some_and(|c| *c != '/') && naive(tokens, &text[1..]))
             }
             ([token, rest @ ..], [c, tail @ ..]) => accepts(token, *c) && naive(rest, tail),
-            (_, []) => false,
+            _ => false,
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::effective::EffectiveSafety;
 use super::fold;
 use super::mcp::McpUse;
-use crate::protocol::agent::{ActorType, PolicyCheckRequest};
+use crate::protocol::agent::{ActorType, JobMetadata, PolicyCheckRequest};
 
 /// A request, normalised. Borrows everything.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl<'a> PolicyInput<'a> {
             topic: request.topic.trim(),
             tenant: first_of([request.tenant.trim(), text(meta.map(|meta| &meta.tenant_id)).trim()]),
             actor_id: first_of([text(meta.map(|meta| &meta.actor_id)), &request.principal_id]),
-            actor_type: match meta.map(|meta| meta.actor_type()) {
+            actor_type: match meta.map(JobMetadata::actor_type) {
                 Some(ActorType::Human) => "human",
                 Some(ActorType::Service) => "service",
                 _ => "",

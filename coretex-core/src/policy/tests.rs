@@ -1,3 +1,6 @@
 //! What `docs/spec/policy.md` says, case by case.
 
 mod decisions;
+mod document;
+mod index;
+mod kernel;

@@ -182,3 +182,6 @@ impl WorkerId {
             .contains(|c: char| c == '.' || c == '*' || c == '>' || c.is_whitespace())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,3 +36,6 @@ pub fn encode_packet(packet: &BusPacket) -> Bytes {
 pub fn decode_packet(bytes: &[u8]) -> Result<BusPacket, DecodeError> {
     Ok(BusPacket::decode(bytes)?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! The names of all metrics. Those of the reference keep their names (docs/spec/http.md §5).
+
+/// Jobs taken from the bus, by topic.
+pub const JOBS_RECEIVED: &str = "coretex_scheduler_jobs_received_total";
+/// Jobs handed to workers, by topic.
+pub const JOBS_DISPATCHED: &str = "coretex_scheduler_jobs_dispatched_total";
+/// Jobs that ended, by topic and status.
+pub const JOBS_COMPLETED: &str = "coretex_scheduler_jobs_completed_total";
+/// Jobs refused by policy, by topic.
+pub const SAFETY_DENIED: &str = "coretex_scheduler_safety_denied_total";
+/// Jobs that wait in this process for room.
+pub const JOBS_PARKED: &str = "coretex_scheduler_jobs_parked";
+/// Jobs placed by this process and not over.
+pub const JOBS_IN_FLIGHT: &str = "coretex_scheduler_jobs_in_flight";
+/// Jobs that were dispatched again to the worker that has them, to ask how they are.
+pub const JOBS_ASKED_AGAIN: &str = "coretex_scheduler_jobs_asked_again_total";
+/// Jobs that went back to waiting, by reason.
+pub const JOBS_REQUEUED: &str = "coretex_scheduler_jobs_requeued_total";
+/// Jobs taken over from replicas that are gone, or that nobody looked after.
+pub const JOBS_ADOPTED: &str = "coretex_scheduler_jobs_adopted_total";
+/// Results that changed nothing: repeats, late ones, unknown jobs. By why.
+pub const RESULTS_IGNORED: &str = "coretex_scheduler_results_ignored_total";
+/// Packets that could not be read, by subject.
+pub const PACKETS_UNDECODABLE: &str = "coretex_bus_packets_undecodable_total";
+/// Packets refused for what they say, by subject.
+pub const PACKETS_INVALID: &str = "coretex_bus_packets_invalid_total";
+/// Heartbeats whose worker id is no single subject token.
+pub const HEARTBEATS_BAD_ID: &str = "coretex_scheduler_heartbeats_bad_id_total";
+/// Calls of a store that failed and were tried again.
+pub const STORE_RETRIES: &str = "coretex_store_retries_total";

@@ -1,0 +1,423 @@
+//! docs/spec/policy.md §1.
+
+use proptest::prelude::*;
+
+use crate::jobs::Decision;
+use crate::policy::model::Rule;
+use crate::policy::{Document, DocumentError, MAX_DOCUMENT_BYTES, Problem};
+
+fn parse(text: &str) -> Document {
+    match Document::parse(text.as_bytes(), "p.yaml") {
+        Ok(parsed) => parsed.document,
+        Err(error) => panic!("{error}\n{text}"),
+    }
+}
+
+fn refused(text: &str) -> DocumentError {
+    match Document::parse(text.as_bytes(), "p.yaml") {
+        Ok(parsed) => panic!("accepted: {text}\n{parsed:?}"),
+        Err(error) => error,
+    }
+}
+
+/// The only rule of a document, given its lines without indentation.
+fn rule(lines: &str) -> Rule {
+    let body = lines.replace('\n', "\n    ");
+    let mut document = parse(&format!("rules:\n  - decision: deny\n    {body}\n"));
+    assert_eq!(document.rules.len(), 1);
+    document.rules.remove(0)
+}
+
+#[test]
+fn nothing_is_an_empty_policy() {
+    // §1.1
+    for text in [
+        "",
+        "\n \n",
+        "# only words\n",
+        "null",
+        "~",
+        "---\n",
+        "{}",
+        "rules:\n",
+        "rules: []",
+        "rules: [null, ~]",
+        "tenants: null",
+        "\u{feff}# a mark before the words",
+    ] {
+        let document = parse(text);
+        assert!(document.rules.is_empty() && document.tenants.is_empty(), "{text:?}");
+        assert_eq!(document.default_decision.0, None);
+    }
+}
+
+#[test]
+fn strings_are_scalars_as_written() {
+    // §1.2
+    for (written, read) in [
+        ("1.10", "1.10"),
+        ("true", "true"),
+        ("0x10", "0x10"),
+        ("1_000", "1_000"),
+        ("2026-01-05", "2026-01-05"),
+        ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00Z"),
+        ("yes", "yes"),
+        (".inf", ".inf"),
+        ("null", ""),
+        ("~", ""),
+        ("", ""),
+        ("'null'", "null"),
+        ("\"a\\tb\"", "a\tb"),
+        ("!!binary aGVsbG8=", "hello"),
+        ("!!str 12", "12"),
+        ("' blank '", " blank "),
+    ] {
+        assert_eq!(rule(&format!("reason: {written}")).reason, read, "{written}");
+    }
+    assert_eq!(rule("reason: |\n  two\n  lines").reason, "two\nlines\n");
+    for written in ["[a]", "{a: b}"] {
+        let error = refused(&format!("rules:\n  - decision: deny\n    reason: {written}\n"));
+        assert_eq!(error.problems[0].key, "rules[0].reason");
+        assert_eq!(error.problems[0].line, 3);
+    }
+}
+
+#[test]
+fn lists_are_lists() {
+    // §1.2
+    assert_eq!(
+        rule("match: {tenants: [a, null, ~, 1.50]}").conditions.tenants,
+        ["a", "1.50"]
+    );
+    assert!(rule("match: {tenants: null}").conditions.tenants.is_empty());
+    assert!(rule("match:").conditions.tenants.is_empty());
+    for lines in [
+        "match: {topics: job.x}",
+        "match: {topics: {a: b}}",
+        "match: []",
+        "match: {tenants: [[a]]}",
+    ] {
+        let error = refused(&format!("rules:\n  - decision: deny\n    {lines}\n"));
+        assert!(error.problems[0].key.starts_with("rules[0].match"), "{error}");
+    }
+    for text in [
+        "[]",
+        "- a",
+        "word",
+        "rules: word",
+        "rules: {a: b}",
+        "tenants: []",
+        "rules: [1]",
+    ] {
+        refused(text);
+    }
+}
+
+#[test]
+fn maps_of_text() {
+    // §1.2
+    let labels = rule("match: {labels: {env: prod, n: 1.0, none: null, ~: lost, yes: on}}")
+        .conditions
+        .labels;
+    let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(labels, [("env", "prod"), ("n", "1.0"), ("none", ""), ("yes", "on")]);
+
+    let document = parse("tenants: {acme: null, ~: {deny_topics: [job.x]}, 42: {max_concurrent_jobs: 3}}");
+    let names: Vec<&str> = document.tenants.keys().map(String::as_str).collect();
+    assert_eq!(names, ["42", "acme"]);
+    assert_eq!(document.tenants["42"].max_concurrent_jobs, 3);
+}
+
+#[test]
+fn flags() {
+    // §1.2
+    for (written, read) in [
+        ("true", Some(true)),
+        ("True", Some(true)),
+        ("TRUE", Some(true)),
+        ("y", Some(true)),
+        ("Yes", Some(true)),
+        ("on", Some(true)),
+        ("'on'", Some(true)),
+        ("\"YES\"", Some(true)),
+        ("false", Some(false)),
+        ("N", Some(false)),
+        ("no", Some(false)),
+        ("'OFF'", Some(false)),
+        ("null", None),
+        ("", None),
+    ] {
+        assert_eq!(
+            rule(&format!("match: {{secrets_present: {written}}}"))
+                .conditions
+                .secrets_present,
+            read,
+            "{written}"
+        );
+    }
+    for written in ["1", "0", "maybe", "yEs", "[true]", "''"] {
+        refused(&format!(
+            "rules:\n  - decision: deny\n    match: {{secrets_present: {written}}}\n"
+        ));
+    }
+}
+
+#[test]
+fn numbers() {
+    // §1.2
+    for (written, read) in [
+        ("0", 0),
+        ("60000", 60_000),
+        ("-5", -5),
+        ("+5", 5),
+        ("0x1F", 31),
+        ("-0x1f", -31),
+        ("0o17", 15),
+        ("0b101", 5),
+        ("017", 15),
+        ("08", 8),
+        ("1_000", 1_000),
+        ("1.5", 1),
+        ("-1.9", -1),
+        ("1e3", 1_000),
+        ("9223372036854775807", i64::MAX),
+        ("null", 0),
+    ] {
+        let lines = format!("constraints: {{budgets: {{max_runtime_ms: {written}}}}}");
+        assert_eq!(rule(&lines).constraints.budgets.max_runtime_ms, read, "{written}");
+    }
+    for written in [
+        "'5'",
+        "five",
+        "9223372036854775808",
+        "1e300",
+        ".nan",
+        ".inf",
+        "true",
+        "[1]",
+    ] {
+        let error = refused(&format!(
+            "rules:\n  - decision: deny\n    constraints: {{budgets: {{max_runtime_ms: {written}}}}}\n"
+        ));
+        assert_eq!(
+            error.problems[0].key, "rules[0].constraints.budgets.max_runtime_ms",
+            "{error}"
+        );
+    }
+    let narrow = |n: i64| format!("rules:\n  - decision: deny\n    constraints: {{budgets: {{max_retries: {n}}}}}\n");
+    assert_eq!(
+        parse(&narrow(i64::from(i32::MAX))).rules[0]
+            .constraints
+            .budgets
+            .max_retries,
+        i32::MAX
+    );
+    refused(&narrow(i64::from(i32::MAX) + 1));
+}
+
+#[test]
+fn yaml_beyond_scalars() {
+    // Only the first document, anchors, merges: §1.1
+    let text = "
+base: &base {tenants: [acme]}
+rules:
+  - decision: deny
+    match: {<<: *base, topics: [job.x]}
+---
+rules: [1, 2
+";
+    for text in [text, &text.replace("[1, 2", "word")] {
+        let document = parse(text);
+        assert_eq!(document.rules[0].conditions.tenants, ["acme"]);
+        assert_eq!(document.rules[0].conditions.topics.len(), 1);
+    }
+    refused("rules: []\n}\n");
+    refused("rules: []\n- a\n");
+
+    for text in ["rules: []\nrules: []\n", "version: a\nversion: b\n"] {
+        refused(text);
+    }
+    // Keys are case-sensitive.
+    assert!(parse("Rules: [{decision: deny}]").rules.is_empty());
+}
+
+#[test]
+fn decision_words() {
+    // §1.3
+    for (word, decision) in [
+        ("allow", Decision::Allow),
+        ("permit", Decision::Allow),
+        (" ALLOW ", Decision::Allow),
+        ("deny", Decision::Deny),
+        ("Block", Decision::Deny),
+        ("require_approval", Decision::RequireApproval),
+        ("require-approval", Decision::RequireApproval),
+        ("require_human", Decision::RequireApproval),
+        ("allow_with_constraints", Decision::AllowWithConstraints),
+        ("allow-with-constraints", Decision::AllowWithConstraints),
+        ("throttle", Decision::Throttle),
+    ] {
+        let document = parse(&format!("rules: [{{decision: '{word}'}}]"));
+        assert_eq!(document.rules[0].decision.0, Some(decision), "{word}");
+    }
+    for (word, decision) in [
+        ("deny", Decision::Deny),
+        ("allow", Decision::Allow),
+        ("require_approval", Decision::RequireApproval),
+    ] {
+        assert_eq!(
+            parse(&format!("default_decision: {word}")).default_decision.0,
+            Some(decision)
+        );
+    }
+}
+
+#[test]
+fn mistakes_are_all_named_with_their_place() {
+    // §1.3
+    let error = refused(
+        "default_decision: perhaps
+rules:
+  - id: first
+    decision: alow
+    match:
+      topics:
+        - job.ok
+        - 'job.[a'
+  - id: second
+    match: {topics: [job.x]}
+  - decision: ''
+  - id: first
+    decision: deny
+tenants:
+  acme:
+    deny_topics: ['job.[]']
+",
+    );
+    assert_eq!(
+        error.to_string(),
+        "p.yaml:1:19: default_decision: unknown decision `perhaps`; expected allow, deny or require_approval
+p.yaml:4:15: rule `first`: rules[0].decision: unknown decision `alow`; expected allow, deny, require_approval, \
+         allow_with_constraints or throttle
+p.yaml:8:11: rule `first`: rules[0].match.topics[1]: malformed pattern `job.[a`: `[` without `]`
+p.yaml:9:5: rule `second`: rules[1]: decision: missing or empty; expected allow, deny, require_approval, \
+         allow_with_constraints or throttle
+p.yaml:11:5: rules[2]: decision: missing or empty; expected allow, deny, require_approval, allow_with_constraints or \
+         throttle
+p.yaml:12:5: rule `first`: rules[3].id: used before, on line 3; ids are unique
+p.yaml:16:19: tenants.acme.deny_topics[0]: malformed pattern `job.[]`: empty `[]`"
+    );
+    for text in [
+        "default_decision:\n",
+        "default_decision: ''\n",
+        "default_decision: throttle\n",
+    ] {
+        assert_eq!(refused(text).problems[0].key, "default_decision");
+    }
+    // Rules without an id are not duplicates of each other.
+    assert_eq!(parse("rules: [{decision: deny}, {decision: deny}]").rules.len(), 2);
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let error = refused("rules:\n  - id: [a\n");
+    assert!(error.problems[0].line >= 2, "{error}");
+    let error = refused("rules:\n  - id: a\n    decision: deny\n    match:\n      topics: job.x\n");
+    assert_eq!((error.problems[0].line, error.problems[0].column), (5, 15), "{error}");
+    assert_eq!(error.problems[0].key, "rules[0].match.topics");
+    assert!(Document::parse(b"version: \xff", "p").is_err());
+}
+
+#[test]
+fn unknown_keys_are_warnings() {
+    // §1.4
+    let parsed = Document::parse(
+        b"default_decision: allow
+rules:
+  - id: r
+    decision: deny
+    descision: allow
+    match: {topics: [job.x], topix: [job.y], zzz: {a: [1]}}
+extra: 1
+",
+        "p.yaml",
+    )
+    .unwrap();
+    let seen: Vec<String> = parsed.warnings.iter().map(Problem::to_string).collect();
+    assert_eq!(
+        seen,
+        [
+            "5:5: rule `r`: rules[0]: unknown key `descision` is ignored; did you mean `decision`?",
+            "6:30: rule `r`: rules[0].match: unknown key `topix` is ignored; did you mean `topics`?",
+            "6:46: rule `r`: rules[0].match: unknown key `zzz` is ignored",
+            "7:1: unknown key `extra` is ignored",
+        ]
+    );
+    // §4.3: a policy that leaves the default to us says so.
+    let parsed = Document::parse(b"rules: []", "p.yaml").unwrap();
+    assert_eq!(parsed.warnings[0].key, "default_decision");
+}
+
+#[test]
+fn sizes_are_limited() {
+    // §1.5
+    let error = Document::parse(&vec![b'#'; MAX_DOCUMENT_BYTES + 1], "p").unwrap_err();
+    assert!(error.to_string().contains("10485760"), "{error}");
+    assert!(Document::parse(&vec![b'#'; MAX_DOCUMENT_BYTES], "p").is_ok());
+
+    // A bomb: ten aliases of ten aliases of …
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..12 {
+        use std::fmt::Write as _;
+        let last = format!("*a{}, ", i - 1).repeat(10);
+        writeln!(bomb, "a{i}: &a{i} [{last}]").unwrap();
+    }
+    bomb.push_str("rules: *a11\n");
+    refused(&bomb);
+    refused(&format!("rules: {}", "[".repeat(100_000)));
+    refused(&"a: ".repeat(1_000));
+}
+
+#[test]
+fn large_policies_are_read() {
+    let mut text = String::from("rules:\n");
+    for i in 0..20_000 {
+        use std::fmt::Write as _;
+        writeln!(
+            text,
+            "- {{id: r{i}, decision: deny, match: {{tenants: [t{i}], topics: ['job.x{i}.*']}}}}"
+        )
+        .unwrap();
+    }
+    assert_eq!(parse(&text).rules.len(), 20_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Document::parse(&bytes, "p");
+    }
+
+    #[test]
+    fn yaml_like_text_never_panics(text in r"([\[\]{}:,&*!|>'#%@~ \n-]|<<|rules|match|topics|decision|deny|0x1|null){0,40}") {
+        let _ = Document::parse(text.as_bytes(), "p");
+    }
+
+    #[test]
+    fn mutated_documents_never_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..12),
+    ) {
+        let mut bytes = include_bytes!("../../../../config/safety.yaml").to_vec();
+        for (place, byte, kind) in edits {
+            let place = place.index(bytes.len());
+            match kind {
+                0 => bytes[place] = byte,
+                1 => bytes.insert(place, byte),
+                _ => { bytes.remove(place); }
+            }
+        }
+        let _ = Document::parse(&bytes, "p");
+    }
+}

@@ -1,0 +1,50 @@
+//! `coretexctl status`, `worker …` and `approval …`
+
+use serde_json::json;
+
+use crate::stub::Stub;
+
+fn stdout(assert: &assert_cmd::assert::Assert) -> String {
+    String::from_utf8_lossy(&assert.get_output().stdout).into_owned()
+}
+
+#[test]
+fn workers_are_sorted_and_filtered() {
+    let workers = json!([
+        {"worker_id": "w-2", "pool": "gpu", "active_jobs": 3, "max_parallel_jobs": 4, "cpu_load": 12.4},
+        {"worker_id": "w-1", "pool": "gpu", "labels": {"region": "eu"}},
+        {"worker_id": "w-0", "pool": "default"}
+    ]);
+    let server = Stub::start(move |_| (200, workers.to_string()));
+    let done = server.ctl(&["worker", "list", "--pool", "gpu"]).assert().success();
+    assert_eq!(
+        stdout(&done),
+        "WORKER  POOL  JOBS  CPU  GPU  REGION  CAPABILITIES  LABELS\n\
+         w-1     gpu   0/∞                                   region=eu\n\
+         w-2     gpu   3/4   12%\n"
+    );
+}
+
+#[test]
+fn status_is_shown_as_it_comes_with_json() {
+    let status = json!({"nats": {"status": "CONNECTED"}, "uptime_seconds": 5, "workers": {"count": 1}});
+    let body = status.to_string();
+    let server = Stub::start(move |_| (200, body.clone()));
+    let done = server.ctl(&["status", "--output", "json"]).assert().success();
+    let printed: serde_json::Value = serde_json::from_str(&stdout(&done)).expect("JSON");
+    assert_eq!(printed, status);
+}
+
+#[test]
+fn approvals_are_decided_with_a_reason() {
+    let server = Stub::start(|_| (200, json!({"job_id": "j-1", "trace_id": "t"}).to_string()));
+    server
+        .ctl(&["approval", "approve", "j-1", "--reason", "checked"])
+        .assert()
+        .success();
+    server.ctl(&["approval", "reject", "j-1"]).assert().success();
+    let seen = server.seen();
+    assert_eq!(seen[0].line, "POST /api/v1/approvals/j-1/approve");
+    assert_eq!(seen[0].body, json!({"reason": "checked"}));
+    assert_eq!(seen[1].line, "POST /api/v1/approvals/j-1/reject");
+}
