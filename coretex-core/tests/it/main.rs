@@ -1,4 +1,5 @@
 //! Against real servers, and every backend against the conformance suites.
 
 mod bus;
+mod redis;
 mod servers;

@@ -1,0 +1,257 @@
+//! What is stored, read: by us or by the reference. See `docs/spec/storage.md` §2.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use redis::{FromRedisValue, Value};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::super::connection::no_answer;
+use crate::error::StoreError;
+use crate::jobs::{
+    Admission, Applied, ApprovalRecord, DecisionRecord, JobRecord, JobState, Outcome, PendingNote, Revision,
+    TerminalDetail,
+};
+use crate::protocol::agent::PolicyConstraints;
+use crate::protocol::json::from_json_lenient;
+use crate::protocol::{JobId, TraceId};
+use crate::time::Timestamp;
+
+/// An answer of the expected type.
+pub(in crate::backend::redis) fn typed<T: FromRedisValue>(op: &'static str, value: Value) -> Result<T, StoreError> {
+    T::from_redis_value(value).map_err(|_| no_answer(op))
+}
+
+/// A job id as it is stored: only if it is one, exactly.
+pub(super) fn job_id(text: &str) -> Option<JobId> {
+    JobId::try_new(text).ok().filter(|id| id.as_str() == text)
+}
+
+fn state(text: &str) -> Result<Option<JobState>, StoreError> {
+    if text.is_empty() || text == "-" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| StoreError::Corrupt {
+        what: "the state of a job".to_owned(),
+        source: Box::new(error),
+    })
+}
+
+fn revision(text: &str) -> Option<Revision> {
+    text.parse().ok().map(|micros| Revision(Timestamp::from_micros(micros)))
+}
+
+pub(super) fn admission(value: Value) -> Result<Admission, StoreError> {
+    const OP: &str = "create";
+    let answer: Vec<String> = typed(OP, value)?;
+    let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["A", at] => Ok(Admission::Accepted(revision(at).ok_or_else(|| no_answer(OP))?)),
+        ["E", text] => Ok(Admission::Exists(state(text)?.ok_or_else(|| no_answer(OP))?)),
+        ["D", job, trace] => Ok(Admission::Duplicate {
+            job: job_id(job).ok_or_else(|| no_answer(OP))?,
+            trace: TraceId::try_new(trace).ok(),
+        }),
+        _ => Err(no_answer(OP)),
+    }
+}
+
+pub(super) fn outcome(value: Value) -> Result<Outcome, StoreError> {
+    const OP: &str = "apply";
+    let answer: Vec<String> = typed(OP, value)?;
+    let words: Vec<&str> = answer.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["A", at, previous, attempts, topic, tenant, trace, worker] => Ok(Outcome::Applied(Applied {
+            revision: revision(at).ok_or_else(|| no_answer(OP))?,
+            previous: state(previous)?,
+            attempts: attempts.parse().unwrap_or(0),
+            topic: (*topic).to_owned(),
+            tenant: (*tenant).to_owned(),
+            trace_id: TraceId::try_new(trace).ok(),
+            worker_id: worker.parse().ok(),
+        })),
+        ["C", text, at] => Ok(Outcome::Conflict {
+            state: state(text)?,
+            revision: revision(at),
+        }),
+        ["L"] => Ok(Outcome::LimitReached),
+        ["X", attempts] => Ok(Outcome::AttemptsExhausted {
+            attempts: attempts.parse().unwrap_or(0),
+        }),
+        ["K", job] => Ok(Outcome::DuplicateKey {
+            job: job_id(job).ok_or_else(|| no_answer(OP))?,
+        }),
+        _ => Err(no_answer(OP)),
+    }
+}
+
+/// The fields of one hash.
+#[derive(Debug, Default)]
+struct Fields(HashMap<String, Vec<u8>>);
+
+impl Fields {
+    fn text(&mut self, name: &str) -> String {
+        self.0
+            .remove(name)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn id<T: FromStr>(&mut self, name: &str) -> Option<T> {
+        self.text(name).parse().ok()
+    }
+
+    fn number<T: FromStr>(&mut self, name: &str) -> Option<T> {
+        self.text(name).trim().parse().ok()
+    }
+
+    fn micros(&mut self, name: &str) -> Option<Timestamp> {
+        self.number(name).map(Timestamp::from_micros)
+    }
+
+    /// The reference writes `1`; others have written `true`.
+    fn truth(&mut self, name: &str) -> bool {
+        matches!(self.text(name).trim(), "1" | "true")
+    }
+
+    /// Empty if it is not there or no JSON.
+    fn json<T: for<'de> Deserialize<'de> + Default>(&mut self, name: &str) -> T {
+        serde_json::from_str(&self.text(name)).unwrap_or_default()
+    }
+}
+
+/// What the hash says, and if it does not say the state, `state_beside`. `None` if neither does: there is no such job.
+pub(super) fn record(
+    id: &JobId,
+    hash: HashMap<String, Vec<u8>>,
+    state_beside: Option<&str>,
+) -> Result<Option<JobRecord>, StoreError> {
+    let mut f = Fields(hash);
+    let in_hash = f.text("state");
+    let text = if in_hash.is_empty() {
+        state_beside.unwrap_or_default()
+    } else {
+        in_hash.as_str()
+    };
+    let Some(state) = state(text)? else {
+        return Ok(None);
+    };
+    let pending = f.text("cx_pending_reason").parse().ok().map(|reason| PendingNote {
+        reason,
+        detail: f.text("cx_pending_detail"),
+    });
+    Ok(Some(JobRecord {
+        id: id.clone(),
+        state,
+        revision: Revision(f.micros("updated_at").unwrap_or_default()),
+        trace_id: f.id("trace_id"),
+        topic: f.text("topic"),
+        tenant: f.text("tenant"),
+        team: f.text("team"),
+        principal: f.text("principal"),
+        actor_id: f.text("actor_id"),
+        actor_type: f.text("actor_type"),
+        idempotency_key: f.text("idempotency_key"),
+        capability: f.text("capability"),
+        risk_tags: f.json("risk_tags"),
+        requires: f.json("requires"),
+        pack_id: f.text("pack_id"),
+        memory_id: f.text("memory_id"),
+        labels: f.json("labels"),
+        attempts: f.number("attempts").unwrap_or(0),
+        deadline: f
+            .number("deadline_unix")
+            .filter(|secs| *secs > 0)
+            .map(Timestamp::from_secs),
+        decision: decision(&mut f),
+        approval: approval(&mut f),
+        pending,
+        owner: f.id("cx_owner"),
+        worker_id: f.id("cx_worker_id"),
+        placement: f.text("cx_placement"),
+        dispatched_at: f.micros("cx_dispatched_at"),
+        accepted_at: f.micros("cx_accepted_at"),
+        outcome: TerminalDetail {
+            result_ptr: f.text("result_ptr"),
+            worker_id: f.text("cx_result_worker"),
+            execution_ms: f.number("cx_execution_ms").unwrap_or(0),
+            error_code: f.text("cx_error_code"),
+            error_message: f.text("cx_error_message"),
+            artifact_ptrs: f.json("cx_artifact_ptrs"),
+        },
+    }))
+}
+
+fn decision(f: &mut Fields) -> Option<DecisionRecord> {
+    let decision = f.text("safety_decision").parse().ok()?;
+    let constraints = f.text("safety_constraints");
+    Some(DecisionRecord {
+        decision,
+        reason: f.text("safety_reason"),
+        rule_id: f.text("safety_rule_id"),
+        policy_snapshot: f.text("safety_snapshot"),
+        constraints: from_json_lenient::<PolicyConstraints>(constraints).ok(),
+        approval_required: f.truth("safety_approval_required"),
+        approval_ref: f.text("safety_approval_ref"),
+        job_hash: f.text("safety_job_hash"),
+        checked_at: f.micros("safety_checked_at").unwrap_or_default(),
+        matched: f.json("cx_matched"),
+    })
+}
+
+fn approval(f: &mut Fields) -> Option<ApprovalRecord> {
+    let at = f.micros("approval_at")?;
+    Some(ApprovalRecord {
+        by: f.text("approval_by"),
+        role: f.text("approval_role"),
+        at,
+        reason: f.text("approval_reason"),
+        note: f.text("approval_note"),
+        policy_snapshot: f.text("approval_policy_snapshot"),
+        job_hash: f.text("approval_job_hash"),
+    })
+}
+
+/// An entry of the list of decisions, tolerantly.
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Entry<'a> {
+    approval_ref: String,
+    approval_required: bool,
+    checked_at: i64,
+    #[serde(borrow)]
+    constraints: Option<&'a RawValue>,
+    decision: String,
+    job_hash: String,
+    matched: Vec<String>,
+    policy_snapshot: String,
+    reason: String,
+    rule_id: String,
+}
+
+/// `None` for the blank entries that the reference writes when there are no constraints, and for what is no entry.
+pub(super) fn decision_entry(text: &str) -> Option<DecisionRecord> {
+    let entry: Entry<'_> = serde_json::from_str(text).ok()?;
+    Some(DecisionRecord {
+        decision: entry.decision.parse().ok()?,
+        reason: entry.reason,
+        rule_id: entry.rule_id,
+        policy_snapshot: entry.policy_snapshot,
+        constraints: entry
+            .constraints
+            .and_then(|raw| from_json_lenient::<PolicyConstraints>(raw.get()).ok()),
+        approval_required: entry.approval_required,
+        approval_ref: entry.approval_ref,
+        job_hash: entry.job_hash,
+        checked_at: Timestamp::from_micros(entry.checked_at),
+        matched: entry.matched,
+    })
+}
+
+/// An entry of the list of events.
+pub(super) fn event_entry(text: &str) -> Option<(Timestamp, JobState)> {
+    let (micros, state) = text.split_once('|')?;
+    Some((Timestamp::from_micros(micros.parse().ok()?), state.parse().ok()?))
+}

@@ -1,0 +1,106 @@
+//! Every key, spelled once. See `docs/spec/storage.md` §2.
+
+use crate::pointers::Pointer;
+use crate::protocol::JobId;
+
+/// Hash: all that is known of a job.
+pub(super) const META: &str = "job:meta:";
+/// String: copy of the state, read when the hash has none.
+pub(super) const STATE: &str = "job:state:";
+/// String: copy of the result pointer.
+pub(super) const RESULT_PTR: &str = "job:result_ptr:";
+/// String: the request.
+pub(super) const REQUEST: &str = "job:req:";
+/// List: the states the job went through.
+pub(super) const EVENTS: &str = "job:events:";
+/// List: the decisions.
+pub(super) const DECISIONS: &str = "job:decisions:";
+/// Sorted sets, one per state in lower case: jobs by the time of their last change.
+pub(super) const INDEX: &str = "job:index:";
+/// Sorted set: all jobs by the time of their last change.
+pub(super) const RECENT: &str = "job:recent";
+/// Sorted set: open jobs by their deadline, in seconds.
+pub(super) const DEADLINE: &str = "job:deadline";
+/// Sets, one per tenant: its open jobs.
+pub(super) const ACTIVE: &str = "job:tenant:active:";
+/// Sets, one per tenant: its dispatched jobs.
+pub(super) const PLACED: &str = "cx:tenant:placed:";
+/// Strings that expire, one per tenant: its dispatched jobs were looked after.
+pub(super) const CHECKED: &str = "cx:tenant:checked:";
+/// Sets, one per trace: its jobs.
+pub(super) const TRACE: &str = "trace:";
+/// String: the job that holds an idempotency key, as the reference knows it, without tenant.
+const IDEMPOTENCY_LEGACY: &str = "job:idempotency:";
+const IDEMPOTENCY: &str = "cx:idem:";
+/// String: a dead letter.
+pub(super) const LETTER: &str = "dlq:entry:";
+/// Sorted set: dead letters by the second they were written.
+pub(super) const LETTERS: &str = "dlq:index";
+/// String: the input of a job.
+pub(super) const CONTEXT: &str = "ctx:";
+/// Sorted set: replicas by the millisecond at which they count as gone.
+pub(super) const INSTANCES: &str = "cx:instances";
+/// String: the worker snapshot.
+pub(super) const WORKER_SNAPSHOT: &str = "sys:workers:snapshot";
+const CONFIG: &str = "cfg:";
+
+/// The names that scripts use between at signs.
+pub(super) const IN_SCRIPTS: [(&str, &str); 16] = [
+    ("META", META),
+    ("STATE", STATE),
+    ("RESULT_PTR", RESULT_PTR),
+    ("REQUEST", REQUEST),
+    ("EVENTS", EVENTS),
+    ("DECISIONS", DECISIONS),
+    ("INDEX", INDEX),
+    ("RECENT", RECENT),
+    ("DEADLINE", DEADLINE),
+    ("ACTIVE", ACTIVE),
+    ("PLACED", PLACED),
+    ("CHECKED", CHECKED),
+    ("TRACE", TRACE),
+    ("LETTER", LETTER),
+    ("LETTERS", LETTERS),
+    ("CONTEXT", CONTEXT),
+];
+
+/// A job's own key of one kind.
+pub(super) fn of(prefix: &str, id: &str) -> String {
+    let mut key = String::with_capacity(prefix.len() + id.len());
+    key.push_str(prefix);
+    key.push_str(id);
+    key
+}
+
+/// Who holds an idempotency key of this tenant. Colons in the tenant are escaped, so that no two pairs share a key.
+pub(super) fn idempotency(tenant: &str, key: &str) -> String {
+    let tenant = tenant.replace('%', "%25").replace(':', "%3A");
+    format!("{IDEMPOTENCY}{tenant}:{key}")
+}
+
+/// Who holds an idempotency key, as the reference knows it.
+pub(super) fn idempotency_legacy(key: &str) -> String {
+    of(IDEMPOTENCY_LEGACY, key)
+}
+
+/// Where the result of a job is.
+pub(super) fn result(id: &JobId) -> Pointer {
+    Pointer::result(id)
+}
+
+/// A configuration document.
+pub(super) fn config(scope: &str, id: &str) -> String {
+    format!("{CONFIG}{scope}:{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_idempotency_pairs_share_a_key() {
+        assert_ne!(idempotency("a:b", "c"), idempotency("a", "b:c"));
+        assert_ne!(idempotency("a%3Ab", "c"), idempotency("a:b", "c"));
+        assert_eq!(idempotency("default", "k"), "cx:idem:default:k");
+    }
+}

@@ -1,0 +1,15 @@
+-- Writes the document KEYS[1] = ARGV[1] if its revision is still ARGV[2]. See docs/spec/storage.md §7.
+local text = redis.call('GET', KEYS[1])
+local revision = 0
+if text then
+  local readable, document = pcall(cjson.decode, text)
+  if not readable or type(document) ~= 'table' then
+    return redis.error_reply('CORRUPT ' .. KEYS[1])
+  end
+  revision = tonumber(document.revision) or 0
+end
+if revision ~= tonumber(ARGV[2]) then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
