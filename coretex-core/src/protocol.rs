@@ -9,6 +9,7 @@ mod packet;
 pub mod subjects;
 
 pub use hash::job_hash;
+#[cfg(feature = "server")]
 pub(crate) use ids::MAX_ID_BYTES;
 pub use ids::{IdError, InstanceId, JobId, TenantId, Topic, TraceId, WorkerId};
 pub use packet::{DecodeError, decode_packet, encode_packet, packet};

@@ -116,8 +116,8 @@ fn timeouts_have_defaults() {
     assert_eq!(some.dispatch_timeout, Duration::from_secs(300));
     assert_eq!(some.running_timeout, Duration::from_secs(60));
     assert_eq!(some.scan_interval, Duration::from_secs(30));
-    assert_eq!(some.running_timeout_of("job.x"), Duration::from_secs(5));
-    assert_eq!(some.running_timeout_of("job.y"), Duration::from_secs(60));
+    assert_eq!(some.topics["job.x"].timeout, Some(Duration::from_secs(5)));
+    assert_eq!(some.topics["job.y"], TopicTimeouts::default());
     assert_eq!(some.topics["job.x"].max_retries, Some(0));
     assert_eq!(some.workflows["w"].total_timeout, Some(Duration::from_secs(2)));
     assert_eq!(
@@ -266,10 +266,10 @@ fn timeouts_are_layered() {
     assert_eq!(merged.dispatch_timeout, Duration::from_secs(7));
     assert_eq!(merged.running_timeout, Duration::from_secs(60));
     assert_eq!(merged.scan_interval, Duration::from_secs(30));
-    assert_eq!(merged.running_timeout_of("a"), Duration::from_secs(5));
+    assert_eq!(merged.topics["a"].timeout, Some(Duration::from_secs(5)));
     assert_eq!(merged.topics["a"].max_retries, Some(4));
-    assert_eq!(merged.running_timeout_of("b"), Duration::from_secs(9));
-    assert_eq!(merged.running_timeout_of("c"), Duration::from_secs(1));
+    assert_eq!(merged.topics["b"].timeout, Some(Duration::from_secs(9)));
+    assert_eq!(merged.topics["c"].timeout, Some(Duration::from_secs(1)));
     assert_eq!(merged.workflows["w"].child_timeout, Some(Duration::from_secs(3)));
     assert_eq!(merged.workflows["w"].total_timeout, None);
     assert_eq!(Timeouts::merged(&file, None).unwrap(), file);

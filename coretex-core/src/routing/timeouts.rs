@@ -26,7 +26,7 @@ pub struct Timeouts {
     pub workflows: BTreeMap<String, WorkflowTimeouts>,
 }
 
-/// Limits of the jobs of one topic. What is `None` is not stated.
+/// Limits of the jobs of one topic, for who enforces them. What is `None` is not stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct TopicTimeouts {
     /// How long such a job may run.
@@ -41,7 +41,7 @@ pub struct TopicTimeouts {
     pub max_retries: Option<u32>,
 }
 
-/// Limits of the runs of one workflow. What is `None` is not stated.
+/// Limits of the runs of one workflow, for who enforces them. What is `None` is not stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct WorkflowTimeouts {
     /// How long a step may take.
@@ -133,14 +133,6 @@ impl Timeouts {
     /// [`OverlayError`] names the member that cannot be used; whoever calls keeps what it had.
     pub fn merged(file: &Self, overlay: Option<&Value>) -> Result<Self, OverlayError> {
         overlay::merge_timeouts(file, overlay)
-    }
-
-    /// How long a job of this topic may run.
-    pub fn running_timeout_of(&self, topic: &str) -> Duration {
-        self.topics
-            .get(topic)
-            .and_then(|topic| topic.timeout)
-            .unwrap_or(self.running_timeout)
     }
 }
 
