@@ -15,6 +15,7 @@ use crate::jobs::{Admission, NewJob};
 use crate::pointers::Pointer;
 use crate::protocol::agent::{ActorType, Budget, ContextHints, JobMetadata, JobPriority, JobRequest};
 use crate::protocol::{IdError, JobId, TenantId, Topic, TraceId};
+use crate::secrets;
 
 const PROMPT_MAX_BYTES: usize = 100_000;
 const TAGS_MAX: usize = 50;
@@ -366,13 +367,14 @@ pub(super) fn submit_message_id(request: &JobRequest) -> String {
 
 fn build(submit: SubmitRequest, checked: Checked, id: &JobId, key: &str) -> JobRequest {
     let tenant = checked.tenant.to_string();
-    let secrets = is_secret(&submit.prompt) || submit.context.as_deref().is_some_and(|raw| holds_secret(raw.get()));
+    let secret =
+        secrets::is_reference(&submit.prompt) || submit.context.as_deref().is_some_and(|raw| holds_secret(raw.get()));
 
     // Only people approve: a client cannot bring the marks of an approval along.
     let mut labels = submit.labels;
     labels.retain(|name, _| !crate::protocol::labels::is_approval_label(name));
     let mut risk_tags = submit.risk_tags;
-    if secrets {
+    if secret {
         labels.insert("secrets_present".to_owned(), "true".to_owned());
         if !risk_tags.iter().any(|tag| tag.eq_ignore_ascii_case("secrets")) {
             risk_tags.push("secrets".to_owned());
@@ -449,10 +451,6 @@ fn or_default<T: Default + PartialEq>(value: T, default: T) -> T {
     if value == T::default() { default } else { value }
 }
 
-fn is_secret(text: &str) -> bool {
-    text.trim_start().starts_with("secret://")
-}
-
 /// Whether any string value of a JSON document, at any depth, is a reference to a secret. Names of members do not count.
 ///
 /// Walks the text instead of building a tree: no recursion, and no cost beyond one pass.
@@ -476,9 +474,9 @@ pub(super) fn holds_secret(json: &str) -> bool {
         let literal = json.get(start..at).unwrap_or_default();
         let plain = literal.trim_start_matches('"');
         let secret = if literal.contains('\\') {
-            serde_json::from_str::<String>(literal).is_ok_and(|text| is_secret(&text))
+            serde_json::from_str::<String>(literal).is_ok_and(|text| secrets::is_reference(&text))
         } else {
-            is_secret(plain)
+            secrets::is_reference(plain)
         };
         if secret {
             return true;

@@ -1,0 +1,164 @@
+//! The HTTP gateway: parses, calls one method of a service, renders. See `docs/spec/http.md`.
+
+mod approvals;
+mod auth;
+mod body;
+mod cors;
+mod edge;
+mod error;
+mod health;
+mod jobs;
+mod json;
+mod memory;
+mod percent;
+mod query;
+mod rate;
+mod record;
+mod server;
+mod status;
+mod traces;
+mod workers;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use coretex_core::bus::Bus;
+use coretex_core::cluster::Cluster;
+use coretex_core::jobs::JobStore;
+use coretex_core::jobs::service::JobService;
+use coretex_core::pointers::PointerStore;
+use coretex_core::policy::Kernel;
+use coretex_core::time::Clock;
+use coretex_core::workers::Registry;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use error::ApiError;
+pub use server::{Server, bind};
+
+use crate::settings::{HttpSettings, Origins};
+
+/// How many requests are worked on at once. More are told to come back.
+const MAX_IN_FLIGHT: usize = 4_096;
+
+/// What the gateway serves: cheap handles to what lives elsewhere.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Jobs.
+    pub jobs: JobService,
+    /// Approvals.
+    pub approvals: coretex_core::approvals::Approvals,
+    /// Where jobs are kept.
+    pub store: Arc<dyn JobStore>,
+    /// Where payloads are.
+    pub pointers: Arc<dyn PointerStore>,
+    /// What replicas know of each other.
+    pub cluster: Arc<dyn Cluster>,
+    /// How packets travel.
+    pub bus: Arc<dyn Bus>,
+    /// Who is alive.
+    pub workers: Registry,
+    /// Who decides.
+    pub kernel: Arc<dyn Kernel>,
+    /// Wall time.
+    pub clock: Clock,
+    /// `embedded` or `distributed`.
+    pub mode: &'static str,
+}
+
+/// What all handlers share.
+#[derive(Debug)]
+pub(crate) struct App {
+    services: Services,
+    keys: auth::Keys,
+    limiter: Option<rate::RateLimiter>,
+    origins: Origins,
+    in_flight: Semaphore,
+    /// Writes run here: a client that hangs up does not stop them half-way.
+    writes: TaskTracker,
+    draining: CancellationToken,
+    started: Instant,
+}
+
+/// The gateway's routes, and what stopping it needs.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    app: Arc<App>,
+}
+
+impl Gateway {
+    /// A gateway over these services. It reports not ready once `draining` is cancelled.
+    pub fn new(services: Services, settings: &HttpSettings, draining: CancellationToken) -> Self {
+        Self {
+            app: Arc::new(App {
+                services,
+                keys: auth::Keys::new(settings.api_key.as_ref()),
+                limiter: settings.rate_limit.map(rate::RateLimiter::new),
+                origins: settings.origins.clone(),
+                in_flight: Semaphore::new(MAX_IN_FLIGHT),
+                writes: TaskTracker::new(),
+                draining,
+                started: Instant::now(),
+            }),
+        }
+    }
+
+    /// The routes of the HTTP port.
+    pub fn router(&self) -> Router {
+        let app = Arc::clone(&self.app);
+        Router::new()
+            .route("/health", get(health::live))
+            .route("/ready", get(health::ready))
+            .route("/api/v1/workers", get(workers::list))
+            .route("/api/v1/status", get(status::get))
+            .route("/api/v1/jobs", get(jobs::list).post(jobs::submit))
+            .route("/api/v1/jobs/{id}", get(jobs::detail))
+            .route("/api/v1/jobs/{id}/decisions", get(jobs::decisions))
+            .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
+            .route("/api/v1/memory", get(memory::get))
+            .route("/api/v1/traces/{id}", get(traces::get))
+            .route("/api/v1/approvals", get(approvals::list))
+            .route("/api/v1/approvals/{job_id}/approve", post(approvals::approve))
+            .route("/api/v1/approvals/{job_id}/reject", post(approvals::reject))
+            .fallback(edge::not_found)
+            .layer(CatchPanicLayer::custom(error::panicked))
+            .layer(from_fn_with_state(Arc::clone(&app), edge::edge))
+            .with_state(app)
+    }
+
+    /// Health without metrics, for the metrics port of a process that renders its own.
+    pub fn health_router(&self) -> Router {
+        Router::new()
+            .route("/health", get(health::live))
+            .route("/ready", get(health::ready))
+            .with_state(Arc::clone(&self.app))
+    }
+
+    /// Waits until every write that was begun is finished.
+    pub async fn finish_writes(&self) {
+        self.app.writes.close();
+        self.app.writes.wait().await;
+    }
+}
+
+impl App {
+    /// Runs a write to its end, whether or not the client waits for it.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        use tracing::Instrument as _;
+        match self.writes.spawn(work.in_current_span()).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "a write did not come to its end");
+                Err(ApiError::internal())
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What happens to every request before and after its handler. See `docs/spec/http.md` §4; the order is behaviour.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::header::ALLOW;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use tracing::{Instrument, debug, info_span};
+
+use super::App;
+use super::error::{ApiError, into_problem, wants_problem};
+use super::rate::Client;
+use super::{cors, percent};
+
+/// How long a client waits for an answer at most. What was begun is finished all the same.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names the request in logs and answers, then lets it through the gates.
+pub(super) async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let request_id = request_id(&request);
+    let problem = wants_problem(request.headers());
+    let span = info_span!(
+        "request",
+        request_id,
+        method = %request.method(),
+        path = request.uri().path(),
+    );
+    let mut response = gates(&app, request, next).instrument(span).await;
+    if problem {
+        response = into_problem(response, &request_id);
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The client's own id for the request, if it is short and printable; else a new one.
+fn request_id(request: &Request) -> String {
+    request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .filter(|id| !id.is_empty() && id.len() <= 128)
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned)
+}
+
+async fn gates(app: &App, request: Request, next: Next) -> Response {
+    // Origins first, so that a refused page learns nothing else, and so that every other answer is readable to a page.
+    let origin = match cors::check(&app.origins, request.headers()) {
+        Ok(origin) => origin,
+        Err(cors::Refused) => {
+            return ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", "origin not allowed").into_response();
+        }
+    };
+    let mut response = if request.method() == Method::OPTIONS {
+        // A preflight carries no key.
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        inner(app, request, next).await
+    };
+    cors::apply(response.headers_mut(), origin);
+    response
+}
+
+async fn inner(app: &App, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if !percent::well_formed(path) {
+        return ApiError::new(StatusCode::BAD_REQUEST, "malformed_path", "400 Bad Request").into_response();
+    }
+    // Too many at once: say so at once, before any work. Health stays reachable, it is not under `/api/`.
+    let api = path.starts_with("/api/");
+    let permit = app.in_flight.try_acquire();
+    if api && permit.is_err() {
+        metrics::counter!("coretex_api_gateway_shed_total").increment(1);
+        return ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "too many requests at once",
+        )
+        .retry_after(1)
+        .into_response();
+    }
+    if api && !app.keys.admits(request.headers()) {
+        return ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "unauthorized").into_response();
+    }
+    // After the key, so that strangers cannot spend the tokens of those who hold it.
+    if api && let Some(limiter) = &app.limiter {
+        let client = if app.keys.demanded() {
+            Client::Key
+        } else {
+            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+            Client::Peer(peer.map(|ConnectInfo(address)| address.ip()))
+        };
+        if let Err(wait) = limiter.take(client) {
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "rate limited")
+                .retry_after(wait.as_secs() + 1)
+                .into_response();
+        }
+    }
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    let started = Instant::now();
+    let response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long")
+            .retry_after(1)
+            .into_response(),
+    };
+    drop(permit);
+    match route {
+        Some(route) if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
+            debug!(route = route.as_str(), "method not allowed");
+            method_not_allowed(&response)
+        }
+        Some(route) => {
+            if api {
+                record(&method, &route, response.status(), started.elapsed());
+            }
+            response
+        }
+        None => response,
+    }
+}
+
+/// docs/spec/http.md §9. Both names are fixed by existing dashboards.
+fn record(method: &Method, route: &MatchedPath, status: StatusCode, took: Duration) {
+    let labels = [
+        ("method", method.as_str().to_owned()),
+        ("route", route.as_str().to_owned()),
+    ];
+    metrics::histogram!("coretex_api_gateway_http_request_duration_seconds", &labels).record(took.as_secs_f64());
+    let [method, route] = labels;
+    let labels = [method, route, ("status", status.as_str().to_owned())];
+    metrics::counter!("coretex_api_gateway_http_requests_total", &labels).increment(1);
+}
+
+/// The same answer with a sorted list of methods and a body.
+fn method_not_allowed(response: &Response) -> Response {
+    let mut methods: Vec<&str> = response
+        .headers()
+        .get_all(ALLOW)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    methods.sort_unstable();
+    methods.dedup();
+    let mut answer = ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "Method Not Allowed",
+    )
+    .into_response();
+    if let Ok(value) = HeaderValue::from_str(&methods.join(", ")) {
+        answer.headers_mut().insert(ALLOW, value);
+    }
+    answer
+}
+
+/// What is answered where no route is: the way to the clean path if there is one, else 404.
+pub(super) async fn not_found(request: Request) -> Response {
+    if let Some(clean) = percent::cleaned(request.uri().path()) {
+        let query = request
+            .uri()
+            .query()
+            .map_or_else(String::new, |query| format!("?{query}"));
+        if let Ok(location) = HeaderValue::from_str(&format!("{clean}{query}")) {
+            let mut response = Response::new(Body::empty());
+            // 307 keeps method and body, which 301 does not.
+            *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            response.headers_mut().insert(axum::http::header::LOCATION, location);
+            return response;
+        }
+    }
+    ApiError::new(StatusCode::NOT_FOUND, "no_route", "404 page not found").into_response()
+}

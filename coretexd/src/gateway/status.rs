@@ -1,0 +1,101 @@
+//! `GET /api/v1/status`. See `docs/spec/http.md` §6.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use coretex_core::bus::Health;
+use serde::Serialize;
+
+use super::{App, json};
+
+#[derive(Serialize)]
+struct Status {
+    jobs: Option<BTreeMap<&'static str, u64>>,
+    mode: &'static str,
+    nats: Nats,
+    policy: Policy,
+    redis: Redis,
+    time: String,
+    uptime_seconds: u64,
+    version: &'static str,
+    workers: Workers,
+}
+
+#[derive(Serialize)]
+struct Nats {
+    connected: bool,
+    status: &'static str,
+    url: String,
+}
+
+#[derive(Serialize)]
+struct Policy {
+    error: String,
+    ok: bool,
+    snapshot: String,
+}
+
+#[derive(Serialize)]
+struct Redis {
+    error: String,
+    ok: bool,
+}
+
+#[derive(Serialize)]
+struct Workers {
+    count: usize,
+}
+
+/// Always 200: what is wrong is in the answer. `nats` and `redis` stand for bus and store in every mode.
+pub(super) async fn get(State(app): State<Arc<App>>) -> Response {
+    let counts = async {
+        let counts = tokio::time::timeout(Duration::from_secs(1), app.services.jobs.counts()).await;
+        counts.ok()?.ok()
+    };
+    let (store, policy, counts) = tokio::join!(app.check_store(), app.check_policy(), counts);
+    let bus = match &*app.services.bus.health().borrow() {
+        Health::Connected { server } => Nats {
+            connected: true,
+            status: "CONNECTED",
+            url: crate::settings::redact(server),
+        },
+        Health::Reconnecting => Nats {
+            connected: false,
+            status: "RECONNECTING",
+            url: String::new(),
+        },
+        Health::Closed => Nats {
+            connected: false,
+            status: "CLOSED",
+            url: String::new(),
+        },
+    };
+    let now = app.services.clock.now();
+    json::ok(&Status {
+        jobs: counts.map(|counts| counts.into_iter().map(|(state, n)| (state.as_str(), n)).collect()),
+        mode: app.services.mode,
+        nats: bus,
+        policy: Policy {
+            error: if policy.ok {
+                String::new()
+            } else {
+                policy.detail.clone()
+            },
+            ok: policy.ok,
+            snapshot: if policy.ok { policy.detail } else { String::new() },
+        },
+        redis: Redis {
+            error: store.detail,
+            ok: store.ok,
+        },
+        time: now.rfc3339_secs(),
+        uptime_seconds: app.started.elapsed().as_secs(),
+        version: env!("CARGO_PKG_VERSION"),
+        workers: Workers {
+            count: app.services.workers.live(now).len(),
+        },
+    })
+}
