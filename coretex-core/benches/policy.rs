@@ -30,7 +30,11 @@ fn policy(count: usize) -> String {
             _ => format!("{{tenants: [t{tenant}], topics: ['job.f{family}.*'], pack_ids: [p{i}]}}"),
         };
         let decision = ["allow", "deny", "require_approval", "throttle"][i % 4];
-        writeln!(text, "- {{id: r{i}, decision: {decision}, reason: because, match: {conditions}}}").expect("memory");
+        writeln!(
+            text,
+            "- {{id: r{i}, decision: {decision}, reason: because, match: {conditions}}}"
+        )
+        .expect("memory");
     }
     text
 }

@@ -24,12 +24,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use coretex_core::approvals::Approvals;
+use coretex_core::backend::Stores;
 use coretex_core::bus::Bus;
-use coretex_core::cluster::Cluster;
-use coretex_core::jobs::JobStore;
 use coretex_core::jobs::service::JobService;
-use coretex_core::pointers::PointerStore;
+use coretex_core::platform::Platform;
 use coretex_core::policy::Kernel;
+use coretex_core::protocol::TenantId;
 use coretex_core::time::Clock;
 use coretex_core::workers::Registry;
 use tokio::sync::Semaphore;
@@ -52,13 +53,9 @@ pub struct Services {
     /// Jobs.
     pub jobs: JobService,
     /// Approvals.
-    pub approvals: coretex_core::approvals::Approvals,
-    /// Where jobs are kept.
-    pub store: Arc<dyn JobStore>,
-    /// Where payloads are.
-    pub pointers: Arc<dyn PointerStore>,
-    /// What replicas know of each other.
-    pub cluster: Arc<dyn Cluster>,
+    pub approvals: Approvals,
+    /// Where everything is kept.
+    pub stores: Stores,
     /// How packets travel.
     pub bus: Arc<dyn Bus>,
     /// Who is alive.
@@ -67,8 +64,39 @@ pub struct Services {
     pub kernel: Arc<dyn Kernel>,
     /// Wall time.
     pub clock: Clock,
-    /// `embedded` or `distributed`.
+    /// `embedded` or `distributed`, for people.
     pub mode: &'static str,
+}
+
+impl Services {
+    /// The services of a running platform.
+    pub fn new(platform: &Platform, default_tenant: TenantId, mode: &'static str) -> Self {
+        let stores = platform.stores.clone();
+        let jobs = JobService::new(
+            Arc::clone(&stores.jobs),
+            Arc::clone(&stores.payloads),
+            Arc::clone(&stores.dlq),
+            Arc::clone(&platform.bus),
+            platform.clock.clone(),
+            default_tenant,
+        );
+        let approvals = Approvals::new(
+            Arc::clone(&stores.jobs),
+            jobs.clone(),
+            Arc::clone(&platform.kernel),
+            platform.clock.clone(),
+        );
+        Self {
+            jobs,
+            approvals,
+            stores,
+            bus: Arc::clone(&platform.bus),
+            workers: platform.registry.clone(),
+            kernel: Arc::clone(&platform.kernel),
+            clock: platform.clock.clone(),
+            mode,
+        }
+    }
 }
 
 /// What all handlers share.

@@ -52,7 +52,7 @@ impl App {
 
     /// Whether the store answers within a second.
     pub(super) async fn check_store(&self) -> Check {
-        match tokio::time::timeout(PROBE_TIMEOUT, self.services.cluster.ping()).await {
+        match tokio::time::timeout(PROBE_TIMEOUT, self.services.stores.cluster.ping()).await {
             Ok(Ok(())) => Check {
                 ok: true,
                 detail: String::new(),

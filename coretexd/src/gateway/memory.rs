@@ -124,10 +124,10 @@ pub(super) async fn get(State(app): State<Arc<App>>, query: Query) -> Result<Res
         Family::Artifact => return Err(ApiError::invalid("key", UNSUPPORTED)),
     };
     let bytes: Bytes = if pointer.family() == Family::Memory {
-        let stored = app.services.pointers.inspect(&pointer, MEMBERS_MAX).await?;
+        let stored = app.services.stores.payloads.inspect(&pointer, MEMBERS_MAX).await?;
         document(stored.ok_or_else(missing)?)?.into()
     } else {
-        app.services.pointers.get(&pointer).await?.ok_or_else(missing)?
+        app.services.stores.payloads.get(&pointer).await?.ok_or_else(missing)?
     };
     Ok(json::ok(&Memory {
         base64: STANDARD.encode(&bytes),
