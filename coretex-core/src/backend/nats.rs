@@ -1,13 +1,16 @@
 //! The bus on core NATS and JetStream. See `docs/spec/bus.md` §3 to §5.
 
 mod connection;
+mod durable;
+mod jetstream;
 mod live;
 mod no_responders;
 mod options;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, PublishErrorKind, RequestErrorKind};
+use async_nats::{Client, PublishErrorKind, RequestErrorKind, Subscriber};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -17,19 +20,24 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::durable::Durable;
+use self::jetstream::JetStream;
 use self::live::{Live, Tap};
 use self::no_responders::ReplyInbox;
 use self::options::Servers;
 pub use self::options::{JetStreamOptions, Options};
 use crate::bus::{Bus, Error, Health, Message, SubscribeOptions, Subscription, subject};
-use crate::error::BoxError;
+use crate::error::{BoxError, chain};
 use crate::protocol::JobId;
+use crate::protocol::subjects::is_durable;
 
 const BACKEND: &str = "NATS";
 /// How long a message may wait for room in the client's buffer, which fills while there is no connection.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long draining waits for the broker.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause between attempts to look after the streams.
+const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 /// How many ids wait on [`Bus::undelivered`] before further ones are dropped.
 const UNDELIVERED_LEN: usize = 65_536;
 
@@ -37,12 +45,24 @@ const UNDELIVERED_LEN: usize = 65_536;
 #[derive(Debug)]
 pub struct NatsBus {
     client: Client,
-    /// Where the broker tells of dispatches to nobody; absent with `JetStream`, whose stream takes every dispatch.
-    replies: Option<ReplyInbox>,
+    mode: Mode,
     undelivered: Mutex<Option<mpsc::Receiver<JobId>>>,
     health: watch::Sender<Health>,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// What the broker does for us.
+#[derive(Debug)]
+enum Mode {
+    /// It passes messages on, and tells of dispatches to nobody.
+    Core { replies: ReplyInbox },
+    /// It keeps durable messages. It takes every dispatch into a stream, so it cannot tell whether a worker got it, too.
+    JetStream {
+        streams: Arc<JetStream>,
+        /// Keeps the receiver open, although nothing ever arrives there.
+        _undelivered: mpsc::Sender<JobId>,
+    },
 }
 
 impl NatsBus {
@@ -50,7 +70,7 @@ impl NatsBus {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if there is no connection within `options.connect_timeout`, [`Error::Refused`] if the address
-    /// makes no sense, or the server does not let us in.
+    /// makes no sense, the server does not let us in, or it lacks `JetStream` although that is asked for.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         let servers = Servers::parse(&options.url).map_err(|source| Error::Refused {
             backend: BACKEND,
@@ -67,11 +87,25 @@ impl NatsBus {
         let (undelivered, receiver) = mpsc::channel(UNDELIVERED_LEN);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (inbox, replies) = ReplyInbox::open(&client).await?;
-        tasks.spawn(no_responders::watch(replies, undelivered, stop.clone()));
+        let mode = match options.jetstream {
+            None => {
+                let (replies, subscription) = ReplyInbox::open(&client).await?;
+                tasks.spawn(no_responders::watch(subscription, undelivered, stop.clone()));
+                Mode::Core { replies }
+            }
+            Some(wanted) => {
+                let streams = Arc::new(JetStream::open(&client, wanted).await?);
+                let restoring = restore_when_connected(Arc::clone(&streams), health.subscribe());
+                tasks.spawn(stop.clone().run_until_cancelled_owned(restoring));
+                Mode::JetStream {
+                    streams,
+                    _undelivered: undelivered,
+                }
+            }
+        };
         Ok(Self {
             client,
-            replies: Some(inbox),
+            mode,
             undelivered: Mutex::new(Some(receiver)),
             health,
             stop,
@@ -99,6 +133,22 @@ impl NatsBus {
             }),
             Err(elapsed) => Err(unavailable("publish", subject, elapsed)),
         }
+    }
+
+    /// Subscribes at the broker. Once this returns, whatever is published anywhere arrives.
+    async fn listen(&self, subject: &str, queue: Option<String>) -> Result<Subscriber, Error> {
+        let subscribing = async {
+            match queue {
+                Some(queue) => self.client.queue_subscribe(subject.to_owned(), queue).await,
+                None => self.client.subscribe(subject.to_owned()).await,
+            }
+        };
+        let subscriber = tokio::time::timeout(SEND_TIMEOUT, subscribing)
+            .await
+            .map_err(|elapsed| unavailable("subscribe", subject.to_owned(), elapsed))?
+            .map_err(|error| refused("subscribe", subject.to_owned(), error))?;
+        self.confirm("subscribe", subject).await?;
+        Ok(subscriber)
     }
 
     /// Waits until the server has read everything written so far, by asking a question that nobody answers.
@@ -139,6 +189,19 @@ impl Drop for NatsBus {
     }
 }
 
+/// Looks after the streams whenever the connection is back: a broker may return without them.
+async fn restore_when_connected(streams: Arc<JetStream>, mut health: watch::Receiver<Health>) {
+    while health.changed().await.is_ok() {
+        while matches!(*health.borrow_and_update(), Health::Connected { .. }) {
+            match streams.restore().await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(error = %chain(&error), "the streams are not ready yet"),
+            }
+            tokio::time::sleep(RESTORE_PAUSE).await;
+        }
+    }
+}
+
 fn unavailable(op: &'static str, subject: String, source: impl Into<BoxError>) -> Error {
     Error::Unavailable {
         backend: BACKEND,
@@ -160,13 +223,35 @@ fn refused(op: &'static str, subject: String, source: impl Into<BoxError>) -> Er
 #[async_trait]
 impl Bus for NatsBus {
     async fn publish(&self, message: Message) -> Result<(), Error> {
-        self.send(message, None).await
+        match &self.mode {
+            Mode::JetStream { streams, .. } if is_durable(&message.subject) => {
+                self.check_open()?;
+                streams.store_all(&[message]).await.remove(0)
+            }
+            _ => self.send(message, None).await,
+        }
     }
 
     async fn publish_all(&self, messages: Vec<Message>) -> Vec<Result<(), Error>> {
         let mut results = Vec::with_capacity(messages.len());
-        for message in messages {
-            results.push(self.send(message, None).await);
+        let mut durable = Vec::new();
+        let mut durable_at = Vec::new();
+        for (index, message) in messages.into_iter().enumerate() {
+            if matches!(self.mode, Mode::JetStream { .. }) && is_durable(&message.subject) {
+                durable.push(message);
+                durable_at.push(index);
+                results.push(self.check_open());
+            } else {
+                results.push(self.send(message, None).await);
+            }
+        }
+        if let Mode::JetStream { streams, .. } = &self.mode
+            && !self.stop.is_cancelled()
+        {
+            let stored = streams.store_all(&durable).await;
+            for (index, result) in durable_at.into_iter().zip(stored) {
+                results[index] = result;
+            }
         }
         results
     }
@@ -174,7 +259,10 @@ impl Bus for NatsBus {
     async fn dispatch(&self, messages: Vec<(JobId, Message)>) -> Vec<Result<(), Error>> {
         let mut results = Vec::with_capacity(messages.len());
         for (job, message) in messages {
-            let reply = self.replies.as_ref().map(|replies| replies.reply_for(&job));
+            let reply = match &self.mode {
+                Mode::Core { replies } => Some(replies.reply_for(&job)),
+                Mode::JetStream { .. } => None,
+            };
             results.push(self.send(message, reply).await);
         }
         results
@@ -189,23 +277,22 @@ impl Bus for NatsBus {
         if !subject::is_filter(filter) {
             return Err(refused("subscribe", filter.to_owned(), "not a subject"));
         }
-        let subscribing = async {
-            match options.queue {
-                Some(queue) => self.client.queue_subscribe(filter.to_owned(), queue).await,
-                None => self.client.subscribe(filter.to_owned()).await,
+        let consumer = match &self.mode {
+            Mode::JetStream { streams, .. } if !options.tap && is_durable(filter) => {
+                Some(streams.consumer(filter, options.queue.as_deref()).await?)
             }
+            _ => None,
         };
-        let subscriber = tokio::time::timeout(SEND_TIMEOUT, subscribing)
-            .await
-            .map_err(|elapsed| unavailable("subscribe", filter.to_owned(), elapsed))?
-            .map_err(|error| refused("subscribe", filter.to_owned(), error))?;
-        // Once this returns, what is published anywhere reaches the subscription.
-        self.confirm("subscribe", filter).await?;
+        let source = consumer.as_ref().map_or(filter, |consumer| &consumer.deliver_subject);
+        let subscriber = self.listen(source, options.queue).await?;
         let stop = self.stop.clone().cancelled_owned();
-        Ok(if options.tap {
-            Subscription::new(Tap::new(subscriber).take_until(stop))
-        } else {
-            Subscription::new(Live::new(subscriber, options.max_in_flight).take_until(stop))
+        let max = options.max_in_flight;
+        Ok(match consumer {
+            Some(consumer) => Subscription::new(
+                Durable::new(self.client.clone(), subscriber, consumer, max, self.tasks.clone()).take_until(stop),
+            ),
+            None if options.tap => Subscription::new(Tap::new(subscriber).take_until(stop)),
+            None => Subscription::new(Live::new(subscriber, max).take_until(stop)),
         })
     }
 

@@ -1,11 +1,14 @@
 //! Every bus against the suite of its trait, and what is particular to NATS.
 
+mod jetstream;
 mod nats;
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coretex_core::backend::nats::{NatsBus, Options};
-use coretex_core::bus::Bus;
+use coretex_core::bus::{Bus, Message};
 use coretex_core::test_util::servers::NatsServer;
 
 mod in_process {
@@ -34,4 +37,18 @@ mod in_process {
 /// A bus of its own on a core NATS server.
 async fn core_bus(server: &NatsServer) -> Arc<dyn Bus> {
     Arc::new(NatsBus::connect(Options::new(&server.url())).await.expect("connected"))
+}
+
+fn message(subject: &str, payload: &str) -> Message {
+    Message {
+        subject: subject.to_owned(),
+        payload: payload.to_owned().into(),
+        message_id: None,
+    }
+}
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not happen"))
 }

@@ -35,7 +35,8 @@ pub(super) async fn connect(
     let deadline = Instant::now() + options.connect_timeout;
     let mut pause = Duration::from_millis(100);
     loop {
-        let attempt = connecting.clone().connect(servers.addresses.clone());
+        // Boxed, because it is large, and would make everything large that awaits it.
+        let attempt = Box::pin(connecting.clone().connect(servers.addresses.clone()));
         let source = match tokio::time::timeout_at(deadline, attempt).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(error)) => {
