@@ -1,5 +1,6 @@
 //! Against real servers, and every backend against the conformance suites.
 
 mod bus;
+mod embedded;
 mod redis;
 mod servers;

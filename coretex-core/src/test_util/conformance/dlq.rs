@@ -10,7 +10,7 @@ macro_rules! dlq_store_conformance {
     ($make:path) => {
         $crate::conformance_cases!(
             $make, dlq:
-            what_is_put_is_got,
+            a_letter_is_got_as_it_was_put,
             a_later_letter_replaces,
             lists_are_newest_first,
             a_list_begins_where_asked,
@@ -33,7 +33,7 @@ fn letter(job: &str, at: Timestamp) -> DeadLetter {
 }
 
 /// All of it; and one with nothing in it.
-pub async fn what_is_put_is_got(fixture: &Fixture) {
+pub async fn a_letter_is_got_as_it_was_put(fixture: &Fixture) {
     let scene = Scene::new();
     let job = scene.job("full");
     assert_eq!(fixture.dlq.get(&job).await.expect("get"), None);

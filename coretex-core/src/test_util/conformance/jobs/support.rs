@@ -179,7 +179,11 @@ pub(super) async fn reach(fixture: &Fixture, id: &JobId, state: JobState, at: Ti
         JobState::Denied => JobEvent::Deny,
         JobState::Pending => return created,
     };
-    let applied = apply(fixture, change(id, event, at)).await;
+    let last = match event {
+        JobEvent::Dispatch => dispatch(id, at),
+        _ => change(id, event, at),
+    };
+    let applied = apply(fixture, last).await;
     assert_eq!(self::state(fixture, id).await, Some(event.target()));
     applied.revision
 }
