@@ -1,7 +1,9 @@
 //! The policy document. See `docs/spec/policy.md` §1.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserializer;
 use serde_saphyr::Spanned;
 
@@ -14,7 +16,8 @@ use crate::jobs::Decision;
 pub const MAX_DOCUMENT_BYTES: usize = 10 * 1024 * 1024;
 
 /// A policy as it is written.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 pub struct Document {
     /// A name for this state of the policy; part of the snapshot id.
     pub version: String,
@@ -29,11 +32,13 @@ pub struct Document {
 }
 
 /// One rule.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 pub struct Rule {
     /// Its name; unique if not empty.
     pub id: String,
     /// Which jobs it is for.
+    #[schemars(rename = "match")]
     pub conditions: Match,
     /// What happens to them.
     pub decision: DecisionWord,
@@ -41,11 +46,13 @@ pub struct Rule {
     pub reason: String,
     /// Within which limits.
     pub constraints: Constraints,
+    #[schemars(skip)]
     place: Place,
 }
 
 /// The conditions of a rule: all must hold. An empty one holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 pub struct Match {
     /// Any of these tenants.
     pub tenants: Vec<String>,
@@ -72,7 +79,8 @@ pub struct Match {
 }
 
 /// What may be used over the Model Context Protocol. A deny list wins; an empty allow list allows all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct McpLists {
     pub allow_servers: Vec<String>,
@@ -86,7 +94,8 @@ pub struct McpLists {
 }
 
 /// What is enforced for one tenant.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 pub struct TenantPolicy {
     /// Topics that name a rule for the record; only of use when there are no rules.
     pub allow_topics: Vec<Pattern>,
@@ -103,7 +112,8 @@ pub struct TenantPolicy {
 }
 
 /// Limits for the jobs that a rule lets through.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
     reason = "the protocol describes them (proto/coretex/agent/v1/safety.proto)"
@@ -117,7 +127,8 @@ pub struct Constraints {
 }
 
 /// Limits on time, attempts, output and parallelism. Zero is no limit.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
     reason = "the protocol describes them (proto/coretex/agent/v1/safety.proto)"
@@ -130,7 +141,8 @@ pub struct Budgets {
 }
 
 /// What the worker may reach.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
     reason = "the protocol describes them (proto/coretex/agent/v1/safety.proto)"
@@ -143,7 +155,8 @@ pub struct Sandbox {
 }
 
 /// What the worker may run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
     reason = "the protocol describes them (proto/coretex/agent/v1/safety.proto)"
@@ -154,7 +167,8 @@ pub struct Toolchain {
 }
 
 /// What the worker may change.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
     reason = "the protocol describes them (proto/coretex/agent/v1/safety.proto)"
@@ -176,6 +190,41 @@ pub struct DecisionWord(pub Option<Decision>);
 /// The decision for jobs that no rule matches, if the document names one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DefaultDecision(pub Option<Decision>);
+
+impl JsonSchema for Pattern {
+    fn schema_name() -> Cow<'static, str> {
+        "Pattern".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "`*` any run of characters but `/`, `?` one, `[a-z]` a class, `\\x` the character x",
+            "type": "string",
+        })
+    }
+}
+
+impl JsonSchema for DecisionWord {
+    fn schema_name() -> Cow<'static, str> {
+        "Decision".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "enum": ["allow", "deny", "require_approval", "allow_with_constraints", "throttle"],
+        })
+    }
+}
+
+impl JsonSchema for DefaultDecision {
+    fn schema_name() -> Cow<'static, str> {
+        "DefaultDecision".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["allow", "deny", "require_approval"] })
+    }
+}
 
 fields!(Document {
     "version" => version,
@@ -349,6 +398,11 @@ pub struct Parsed {
 }
 
 impl Document {
+    /// The JSON Schema of a document as it should be written, for editors. The reader tolerates more (§1.2, §1.4).
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(Document).to_value()
+    }
+
     /// Reads the first document of a YAML text; `name` is what errors call it.
     ///
     /// # Errors

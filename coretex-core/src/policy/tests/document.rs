@@ -359,6 +359,17 @@ extra: 1
 }
 
 #[test]
+fn the_schema_knows_what_the_reader_knows() {
+    let schema = Document::json_schema();
+    assert_eq!(schema["properties"].as_object().unwrap().len(), 5);
+    let rule = &schema["$defs"]["Rule"]["properties"];
+    let keys: Vec<&String> = rule.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["constraints", "decision", "id", "match", "reason"]);
+    assert_eq!(schema["$defs"]["Match"]["properties"].as_object().unwrap().len(), 11);
+    assert_eq!(schema["$defs"]["McpLists"]["properties"].as_object().unwrap().len(), 8);
+}
+
+#[test]
 fn sizes_are_limited() {
     // §1.5
     let error = Document::parse(&vec![b'#'; MAX_DOCUMENT_BYTES + 1], "p").unwrap_err();
