@@ -1,6 +1,6 @@
 //! Protobuf JSON of the CAP messages. See `docs/spec/protocol.md` §9.
 //!
-//! Table driven: [`tables`] names every field once; [`write`] and [`read`] do the rest, straight into and from text.
+//! Table driven: `tables` names every field once; `write` and `read` do the rest, straight into and from text.
 
 mod read;
 mod tables;

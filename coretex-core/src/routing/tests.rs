@@ -278,7 +278,7 @@ fn timeouts_are_layered() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn arbitrary_text_does_not_panic(text in "\\PC{0,80}") {
