@@ -70,7 +70,8 @@ env_vars! {
     SAFETY_POLICY_PATH = "SAFETY_POLICY_PATH";
     /// `retry` (default): a job waits while policy cannot be asked; `deny`: it is denied for good.
     SAFETY_FAIL_MODE = "SAFETY_FAIL_MODE";
-    /// What happens to a job whose worker is lost after it accepted: `fail` (default), `wait` or `redispatch`.
+    /// What happens to a job whose worker is lost after it accepted: `fail`, `wait` or `redispatch`. Unset: it fails, unless
+    /// it carries the label `coretex.idempotent=true`.
     WORKER_LOST_ACTION = "WORKER_LOST_ACTION";
     /// How often the worker snapshot is written (default `5s`).
     WORKER_SNAPSHOT_INTERVAL = "WORKER_SNAPSHOT_INTERVAL";

@@ -58,11 +58,10 @@ pub enum SafetyFailMode {
 }
 
 /// What happens to an accepted job whose worker is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum WorkerLostAction {
     /// It times out.
-    #[default]
     Fail,
     /// It waits for its time limit.
     Wait,
@@ -83,6 +82,15 @@ pub enum DataDir {
 
 fn memory<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(DataDir::MEMORY)
+}
+
+impl fmt::Display for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Memory => f.write_str(Self::MEMORY),
+        }
+    }
 }
 
 impl DataDir {
@@ -189,8 +197,8 @@ pub struct SchedulerSettings {
     pub config_reload_interval: Span,
     /// What happens while policy cannot be asked.
     pub safety_fail_mode: SafetyFailMode,
-    /// What happens to a job whose worker is lost.
-    pub worker_lost_action: WorkerLostAction,
+    /// What happens to a job whose worker is lost; unset, it times out unless it says that it is idempotent.
+    pub worker_lost_action: Option<WorkerLostAction>,
 }
 
 /// Everything, checked.
@@ -475,8 +483,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             .unwrap_or_default(),
         worker_lost_action: layers
             .choice(env_vars::WORKER_LOST_ACTION)
-            .or(file.scheduler.worker_lost_action)
-            .unwrap_or_default(),
+            .or(file.scheduler.worker_lost_action),
     };
 
     let jetstream = layers

@@ -1,0 +1,217 @@
+//! From settings to a running control plane: documents, backend, platform.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coretex_core::backend::Stores;
+use coretex_core::backend::embedded::{self, EmbeddedStores, Location};
+use coretex_core::backend::in_process::InProcessBus;
+use coretex_core::backend::nats::{JetStreamOptions, NatsBus, Options as NatsOptions};
+use coretex_core::backend::redis::{RedisOptions, RedisStores};
+use coretex_core::bus::{self, Bus};
+use coretex_core::error::{StoreError, chain};
+use coretex_core::platform::Platform;
+use coretex_core::policy::{Kernel, LocalKernel};
+use coretex_core::protocol::TenantId;
+use coretex_core::routing::{Routing, Timeouts};
+use coretex_core::scheduler::{Options as SchedulerOptions, WorkerLost};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::Failure;
+use crate::gateway::Services;
+use crate::settings::{Backend, DataDir, Role, SafetyFailMode, SchedulerSettings, Settings, WorkerLostAction};
+
+/// What holds the files that are shipped, so that the daemon runs from any folder.
+const POOLS: &str = include_str!("../../config/pools.yaml");
+const TIMEOUTS: &str = include_str!("../../config/timeouts.yaml");
+const POLICY: &str = include_str!("../../config/safety.yaml");
+
+/// The documents that say what runs where, for how long, and whether at all.
+#[derive(Debug, Clone)]
+pub struct Documents {
+    /// Which topics go to which pools.
+    pub routing: Routing,
+    /// How long jobs may take.
+    pub timeouts: Timeouts,
+    /// Who decides.
+    pub kernel: Arc<LocalKernel>,
+}
+
+impl Documents {
+    /// Reads the files that the settings name. A file at its default place may be missing; then what is shipped counts.
+    ///
+    /// # Errors
+    /// [`Failure::Settings`] names file, line and key.
+    pub async fn load(settings: &SchedulerSettings) -> Result<Self, Failure> {
+        let shipped = |path: &Path, default: &str| path == Path::new(default) && !path.exists();
+        let routing = if shipped(&settings.pools, "config/pools.yaml") {
+            Routing::from_yaml("built-in pools.yaml", POOLS)
+        } else {
+            Routing::load(&settings.pools)
+        };
+        let timeouts = if shipped(&settings.timeouts, "config/timeouts.yaml") {
+            Timeouts::from_yaml("built-in timeouts.yaml", TIMEOUTS)
+        } else {
+            Timeouts::load(&settings.timeouts)
+        };
+        let kernel = if shipped(&settings.policy, "config/safety.yaml") {
+            info!("no config/safety.yaml here: the built-in policy is in force");
+            LocalKernel::from_document(POLICY, "built-in safety.yaml").map_err(|error| chain(&error))
+        } else {
+            let kernel = LocalKernel::new(&settings.policy, settings.config_reload_interval.0);
+            kernel.reload().await.map(|_| kernel).map_err(|error| chain(&error))
+        };
+        let mut problems = Vec::new();
+        let mut keep = |problem: String| problems.push(problem);
+        let routing = routing.map_err(|error| keep(chain(&error))).ok();
+        let timeouts = timeouts.map_err(|error| keep(chain(&error))).ok();
+        let kernel = kernel.map_err(keep).ok();
+        match (routing, timeouts, kernel) {
+            (Some(routing), Some(timeouts), Some(kernel)) => Ok(Self {
+                routing,
+                timeouts,
+                kernel: Arc::new(kernel),
+            }),
+            _ => Err(Failure::Settings(crate::settings::Invalid(problems))),
+        }
+    }
+}
+
+/// Bus and stores, connected.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// How packets travel.
+    pub bus: Arc<dyn Bus>,
+    /// Where everything is kept.
+    pub stores: Stores,
+    /// The database of embedded mode, to be closed at the end.
+    pub database: Option<EmbeddedStores>,
+    /// `embedded` or `distributed`.
+    pub mode: &'static str,
+}
+
+impl Connected {
+    /// Opens the database, or connects to the servers, for at most the connect timeout.
+    ///
+    /// # Errors
+    /// [`Failure::Connect`] if a server was not reached, [`Failure::Start`] if the database cannot be opened.
+    pub async fn open(settings: &Settings) -> Result<Self, Failure> {
+        match &settings.backend {
+            Backend::Embedded { data_dir } => Self::embedded(settings, data_dir).await,
+            Backend::Distributed { nats_url, redis_url } => {
+                let deadline = Instant::now() + settings.connect_timeout.0;
+                let mut nats = NatsOptions::new(nats_url.expose()).with_connect_timeout(settings.connect_timeout.0);
+                if settings.jetstream {
+                    let mut jetstream = JetStreamOptions::default();
+                    jetstream.ack_wait = settings.ack_wait.0;
+                    jetstream.max_age = settings.max_age.0;
+                    nats = nats.with_jetstream(jetstream);
+                }
+                let mut redis = RedisOptions::default();
+                redis.meta_ttl = settings.job_meta_ttl.0;
+                redis.data_ttl = settings.data_ttl.0;
+                info!(nats = %nats_url, redis = %redis_url, "connecting");
+                let (bus, stores) = tokio::try_join!(
+                    async {
+                        NatsBus::connect(nats).await.map_err(|error| {
+                            Failure::connect("NATS", &nats_url.redacted(), &settings.connect_timeout, &error)
+                        })
+                    },
+                    redis_within(settings, redis_url.expose(), &redis_url.redacted(), redis, deadline),
+                )?;
+                Ok(Self {
+                    bus: Arc::new(bus),
+                    stores,
+                    database: None,
+                    mode: "distributed",
+                })
+            }
+        }
+    }
+
+    async fn embedded(settings: &Settings, data_dir: &DataDir) -> Result<Self, Failure> {
+        let location = match data_dir {
+            DataDir::Memory => Location::Memory,
+            DataDir::Folder(path) => Location::Disk(path.clone()),
+        };
+        let mut options = embedded::Options::default();
+        options.meta_ttl = settings.job_meta_ttl.0;
+        options.data_ttl = settings.data_ttl.0;
+        // Opening may repair a file that was not closed.
+        let database = tokio::task::spawn_blocking(move || EmbeddedStores::open(&location, &options))
+            .await
+            .map_err(|error| Failure::Start(chain(&error)))?
+            .map_err(|error| Failure::Start(chain(&error)))?;
+        Ok(Self {
+            bus: Arc::new(InProcessBus::new()),
+            stores: database.stores(),
+            database: Some(database),
+            mode: "embedded",
+        })
+    }
+}
+
+/// Connects to Redis, again and again until the deadline, and says so.
+async fn redis_within(
+    settings: &Settings,
+    url: &str,
+    shown: &str,
+    options: RedisOptions,
+    deadline: Instant,
+) -> Result<Stores, Failure> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let error = match RedisStores::connect(url, options.clone()).await {
+            Ok(stores) => return Ok(stores),
+            Err(error) => error,
+        };
+        let hopeless = !matches!(error, StoreError::Unavailable { .. });
+        if hopeless || Instant::now() + pause >= deadline {
+            return Err(Failure::connect("Redis", shown, &settings.connect_timeout, &error));
+        }
+        warn!(redis = shown, error = %chain(&error), "Redis is not there yet; trying again");
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Starts the roles of this process on what is connected.
+///
+/// # Errors
+/// [`bus::Error`] if the bus cannot be subscribed to.
+pub async fn start(settings: &Settings, documents: Documents, connected: &Connected) -> Result<Platform, bus::Error> {
+    let kernel: Arc<dyn Kernel> = Arc::clone(&documents.kernel) as Arc<dyn Kernel>;
+    let builder = Platform::builder(Arc::clone(&connected.bus), connected.stores.clone(), kernel)
+        .routing(documents.routing)
+        .timeouts(documents.timeouts);
+    let builder = if settings.has(Role::Scheduler) {
+        let mut options = SchedulerOptions::default();
+        options.worker_lost = match settings.scheduler.worker_lost_action {
+            None => WorkerLost::Judge,
+            Some(WorkerLostAction::Fail) => WorkerLost::Fail,
+            Some(WorkerLostAction::Wait) => WorkerLost::Wait,
+            Some(WorkerLostAction::Redispatch) => WorkerLost::Redispatch,
+        };
+        options.workers_in_process = connected.database.is_some();
+        options.deny_without_policy = settings.scheduler.safety_fail_mode == SafetyFailMode::Deny;
+        options.snapshot_interval = settings.scheduler.worker_snapshot_interval.0;
+        options.reload_interval = settings.scheduler.config_reload_interval.0;
+        builder.scheduler(options)
+    } else {
+        builder.without_scheduler()
+    };
+    let platform = builder.start().await?;
+    platform.spawn(|stop| documents.kernel.run(stop));
+    Ok(platform)
+}
+
+/// The services of a platform, for the gateway.
+///
+/// # Errors
+/// [`Failure::Start`] if the default tenant is no id; settings check that before.
+pub fn services(settings: &Settings, platform: &Platform, mode: &'static str) -> Result<Services, Failure> {
+    let tenant = TenantId::try_new(&settings.tenant).map_err(|error| Failure::Start(error.to_string()))?;
+    Ok(Services::new(platform, tenant, mode))
+}
