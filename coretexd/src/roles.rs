@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::Failure;
 use crate::gateway::Services;
-use crate::settings::{Backend, DataDir, Role, SafetyFailMode, SchedulerSettings, Settings, WorkerLostAction};
+use crate::settings::{Backend, DataDir, Role, SafetyFailMode, SchedulerSettings, ServerUrl, Settings, WorkerLostAction};
 
 /// What holds the files that are shipped, so that the daemon runs from any folder.
 const POOLS: &str = include_str!("../../config/pools.yaml");
@@ -119,7 +119,7 @@ impl Connected {
                             Failure::connect("NATS", &nats_url.redacted(), &settings.connect_timeout, &error)
                         })
                     },
-                    redis_within(settings, redis_url.expose(), &redis_url.redacted(), redis, deadline),
+                    redis_within(settings, redis_url, redis, deadline),
                 )?;
                 Ok(Self {
                     bus: Arc::new(bus),
@@ -156,22 +156,21 @@ impl Connected {
 /// Connects to Redis, again and again until the deadline, and says so.
 async fn redis_within(
     settings: &Settings,
-    url: &str,
-    shown: &str,
+    url: &ServerUrl,
     options: RedisOptions,
     deadline: Instant,
 ) -> Result<Stores, Failure> {
     let mut pause = Duration::from_millis(100);
     loop {
-        let error = match RedisStores::connect(url, options.clone()).await {
+        let error = match RedisStores::connect(url.expose(), options.clone()).await {
             Ok(stores) => return Ok(stores),
             Err(error) => error,
         };
         let hopeless = !matches!(error, StoreError::Unavailable { .. });
         if hopeless || Instant::now() + pause >= deadline {
-            return Err(Failure::connect("Redis", shown, &settings.connect_timeout, &error));
+            return Err(Failure::connect("Redis", &url.redacted(), &settings.connect_timeout, &error));
         }
-        warn!(redis = shown, error = %chain(&error), "Redis is not there yet; trying again");
+        warn!(redis = %url, error = %chain(&error), "Redis is not there yet; trying again");
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(2));
     }
