@@ -51,3 +51,8 @@ pub use self::error::{Error, JobError, codes};
 pub use self::handler::{HandlerService, Job};
 pub use self::prompt::Prompt;
 pub use self::worker::{Builder, Load, Running, StopReason, Worker};
+
+/// Compiles and runs the examples of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/workers.md")]
+struct Guide;

@@ -231,7 +231,7 @@ impl ControlPlane {
         let mut ended = Vec::with_capacity(found.len());
         for (trace_id, result) in found {
             let stored = match result.result_ptr.parse::<Pointer>() {
-                Ok(pointer) => self.payloads.get(&pointer).await.ok().flatten(),
+                Ok(pointer) => self.stored(&pointer).await,
                 Err(_) => None,
             };
             ended.push(Ended {
@@ -241,6 +241,17 @@ impl ControlPlane {
             });
         }
         ended
+    }
+
+    async fn stored(&self, pointer: &Pointer) -> Option<Bytes> {
+        // A store that was just restarted may refuse the first call.
+        for _ in 0..100 {
+            if let Ok(stored) = self.payloads.get(pointer).await {
+                return stored;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the payload store does not answer");
     }
 
     /// Waits until `count` progress notes of a job have come.
@@ -293,15 +304,14 @@ impl ControlPlane {
                 if let Some(found) = look(&self.log.lock()) {
                     return found;
                 }
-                if changed.changed().await.is_err() {
-                    panic!("the bus was closed while waiting for {what}");
-                }
+                assert!(
+                    changed.changed().await.is_ok(),
+                    "the bus was closed while waiting for {what}"
+                );
             }
         };
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(found) => found,
-            Err(_) => panic!("{what} did not come; {}", self.log.lock()),
-        }
+        let found = tokio::time::timeout(PATIENCE, waiting).await;
+        found.unwrap_or_else(|_| panic!("{what} did not come; {}", self.log.lock()))
     }
 }
 

@@ -21,7 +21,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::Worker;
 use super::core::{Core, Load, Settings};
 use super::outbox::Outbox;
-use crate::connect;
+use crate::connect::{self, Servers};
 use crate::context::JobContext;
 use crate::error::{Error, JobError};
 use crate::handler::{self, HandlerService, Job};
@@ -56,8 +56,7 @@ pub struct Builder {
     load: Option<super::core::LoadProbe>,
     clock: Clock,
     handlers: Vec<(String, HandlerService)>,
-    pub(crate) nats: Option<String>,
-    pub(crate) redis: Option<String>,
+    servers: Servers,
     bus: Option<Arc<dyn Bus>>,
     payloads: Option<Arc<dyn PointerStore>>,
 }
@@ -97,8 +96,7 @@ impl Default for Builder {
             load: None,
             clock: Clock::system(),
             handlers: Vec::new(),
-            nats: None,
-            redis: None,
+            servers: Servers::default(),
             bus: None,
             payloads: None,
         }
@@ -271,13 +269,20 @@ impl Builder {
 
     /// The address of NATS. By default `NATS_URL`, or `nats://127.0.0.1:4222`.
     pub fn nats(mut self, url: impl Into<String>) -> Self {
-        self.nats = Some(url.into());
+        self.servers.nats = Some(url.into());
         self
     }
 
     /// The address of Redis. By default `REDIS_URL`, or `redis://127.0.0.1:6379`.
     pub fn redis(mut self, url: impl Into<String>) -> Self {
-        self.redis = Some(url.into());
+        self.servers.redis = Some(url.into());
+        self
+    }
+
+    /// How long to wait for NATS and Redis at the start before giving up; for ever by default. A connection that is lost
+    /// later is made again for ever, in any case.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.servers.patience = Some(timeout);
         self
     }
 
@@ -294,21 +299,23 @@ impl Builder {
         self
     }
 
-    /// Checks the settings and connects, which waits for NATS and Redis for as long as it takes.
+    /// Checks the settings and connects; waits for NATS and Redis for as long as the
+    /// [`connect_timeout`](Self::connect_timeout).
     ///
     /// # Errors
-    /// [`Error::Setting`] names the setting that is wrong, [`Error::Connect`] what cannot be reached by its address.
+    /// [`Error::Setting`] names the setting that is wrong, [`Error::Connect`] what did not let the worker in, or was not
+    /// there in time.
     pub async fn build(self) -> Result<Worker, Error> {
         let settings = self.settings()?;
         let handlers = checked_handlers(self.handlers)?;
         let owns_bus = self.bus.is_none();
         let bus = match self.bus {
             Some(bus) => bus,
-            None => connect::bus(self.nats).await?,
+            None => connect::bus(&self.servers).await?,
         };
         let payloads = match self.payloads {
             Some(payloads) => payloads,
-            None => connect::payloads(self.redis).await?,
+            None => connect::payloads(&self.servers).await?,
         };
         let (outbox, sender) = Outbox::new();
         let slots = match usize::try_from(settings.max_parallel_jobs) {

@@ -168,7 +168,7 @@ fn panicked(panic: &(dyn Any + Send)) -> JobError {
 }
 
 fn job_result(core: &Core, context: &JobContext, outcome: Outcome, took: Duration) -> JobResult {
-    let (status, result, code, message) = match outcome {
+    let (status, pointer, error_code, error_message) = match outcome {
         Outcome::Succeeded { result } => (JobStatus::Succeeded, result, String::new(), String::new()),
         Outcome::Failed(error) => (JobStatus::Failed, None, error.code().to_owned(), error.message()),
         Outcome::Stopped(StopReason::Cancelled { reason }) => {
@@ -192,11 +192,11 @@ fn job_result(core: &Core, context: &JobContext, outcome: Outcome, took: Duratio
     JobResult {
         job_id: context.job_id().to_string(),
         status: status.into(),
-        result_ptr: result.map(String::from).unwrap_or_default(),
+        result_ptr: pointer.map(String::from).unwrap_or_default(),
         worker_id: core.settings.id.to_string(),
         execution_ms: i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
-        error_code: code,
-        error_message: shortened(message),
+        error_code,
+        error_message: shortened(error_message),
         artifact_ptrs: context.take_artifacts(),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use coretex_core::bus::{Health, Message};
 use coretex_core::error::chain;
 use coretex_core::protocol::agent::{Heartbeat, bus_packet::Payload};
-use coretex_core::protocol::{encode_packet, packet, subjects};
+use coretex_core::protocol::{encode_packet, labels, packet, subjects};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -23,10 +23,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// the wire. Repeats are harmless.
 const IN_DOUBT: Duration = Duration::from_secs(5);
 
-/// Label of workers that listen on `worker.<id>.jobs`.
-const DIRECT: &str = "coretex.direct";
-/// Label of workers that confirm jobs and know repeats.
-const CONFIRMS: &str = "coretex.confirms";
 /// Label of workers that finish what they have and take no more.
 const DRAINING: &str = "coretex.draining";
 
@@ -120,9 +116,9 @@ pub(crate) async fn beat(core: &Core) -> State {
 fn heartbeat(core: &Core, state: State) -> Heartbeat {
     let settings = &core.settings;
     let active = i32::try_from(state.active).unwrap_or(i32::MAX);
-    let mut labels = settings.labels.clone();
-    labels.insert(DIRECT.to_owned(), "1".to_owned());
-    labels.insert(CONFIRMS.to_owned(), "1".to_owned());
+    let mut own = settings.labels.clone();
+    own.insert(labels::WORKER_DIRECT.to_owned(), "1".to_owned());
+    own.insert(labels::WORKER_CONFIRMS.to_owned(), "1".to_owned());
     let load = settings.load.as_ref().map(|probe| probe()).unwrap_or_default();
     let mut heartbeat = Heartbeat {
         worker_id: settings.id.to_string(),
@@ -134,7 +130,7 @@ fn heartbeat(core: &Core, state: State) -> Heartbeat {
         capabilities: settings.capabilities.clone(),
         pool: settings.pool.clone(),
         max_parallel_jobs: i32::try_from(settings.max_parallel_jobs).unwrap_or(i32::MAX),
-        labels,
+        labels: own,
     };
     if state.draining {
         heartbeat.labels.insert(DRAINING.to_owned(), "1".to_owned());

@@ -10,6 +10,8 @@ use coretex_core::protocol::{JobId, subjects};
 use coretex_sdk::testing::{ControlPlane, Ended, MemoryPayloads};
 use coretex_sdk::{Builder, JobError};
 
+use crate::until;
+
 async fn run(builder: Builder, plane: &ControlPlane, change: impl FnOnce(&mut JobRequest)) -> Ended {
     let worker = builder.start().await.unwrap();
     let job = JobId::random();
@@ -42,12 +44,12 @@ async fn bad_inputs_fail_the_job_with_a_code() {
     let ended = run(worker(), &plane, |job| job.context_ptr.clear()).await;
     failed(&ended, "input_invalid", "invalid type: null");
     let ended = run(worker(), &plane, |job| {
-        job.context_ptr = "redis://job:meta:1".to_owned()
+        job.context_ptr = "redis://job:meta:1".to_owned();
     })
     .await;
     failed(&ended, "invalid_pointer", "ctx:*");
     let ended = run(worker(), &plane, |job| {
-        job.context_ptr = "https://example.com".to_owned()
+        job.context_ptr = "https://example.com".to_owned();
     })
     .await;
     failed(&ended, "invalid_pointer", "context_ptr: invalid pointer prefix");
@@ -167,14 +169,10 @@ async fn an_outage_of_the_store_is_waited_out() {
     payloads.set_down(true);
     let calls = payloads.calls();
     plane.dispatch("job.x", request).await;
-    while payloads.calls() < calls + 3 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("some tries", || payloads.calls() >= calls + 3).await;
     payloads.set_down(false);
     let calls = payloads.calls();
-    while payloads.calls() < calls + 3 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("some tries", || payloads.calls() >= calls + 3).await;
     payloads.set_down(false);
     assert_eq!(plane.ended(&job).await.output::<u32>(), 7);
 
