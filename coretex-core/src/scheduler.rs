@@ -18,6 +18,7 @@ mod signals;
 mod snapshot;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -143,6 +144,8 @@ struct Inner {
     room: Notify,
     /// Limits the batches of submissions in work; waiting jobs that are woken count as well.
     intake: Arc<Semaphore>,
+    /// Whether the bus says when a job reached nobody.
+    told: AtomicBool,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -167,6 +170,7 @@ impl Scheduler {
             desk: Mutex::new(Desk::default()),
             room: Notify::new(),
             intake: Arc::new(Semaphore::new(options.lanes.max(1))),
+            told: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             stop,
             parts,
@@ -216,6 +220,7 @@ impl Inner {
         tasks.spawn(Arc::clone(inner).take_progress(signals.progress));
         tasks.spawn(Arc::clone(inner).take_cancels(signals.cancels));
         if let Some(undelivered) = inner.parts.bus.undelivered() {
+            inner.told.store(true, Ordering::Relaxed);
             tasks.spawn(Arc::clone(inner).take_undelivered(undelivered));
         }
         tasks.spawn(Arc::clone(inner).take_results(results));
@@ -247,6 +252,10 @@ fn back_off(attempt: u32) -> Duration {
 }
 
 impl Inner {
+    fn told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
     /// Applies changes, trying again until the store answers. `None` where there is no answer: at shutdown, or when the
     /// store refuses for good.
     async fn commit(&self, changes: &[Change]) -> Vec<Option<Outcome>> {

@@ -642,7 +642,11 @@ impl Inner {
                     trace_id: applied.trace_id.or(item.trace_id),
                     outgoing,
                     job: InFlight {
-                        via: if place.direct { Via::Worker } else { Via::Topic },
+                        via: if place.direct || (!self.told() && place.worker.is_some()) {
+                            Via::Worker
+                        } else {
+                            Via::Topic
+                        },
                         worker: place.worker,
                         confirms: place.confirms,
                         confirmed: false,

@@ -3,4 +3,5 @@
 mod bus;
 mod embedded;
 mod redis;
+mod scheduler;
 mod servers;

@@ -1,0 +1,325 @@
+//! A control plane with everything that a scenario needs to poke it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use coretex_core::backend::Stores;
+use coretex_core::backend::embedded::{self, EmbeddedStores, Location};
+use coretex_core::backend::in_process::InProcessBus;
+use coretex_core::backend::nats::{JetStreamOptions, NatsBus, Options as NatsOptions};
+use coretex_core::backend::redis::{RedisOptions, RedisStores};
+use coretex_core::bus::{Bus, Message, SubscribeOptions, Subscription};
+use coretex_core::jobs::{DecisionRecord, JobRecord, JobState, JobStoreExt};
+use coretex_core::platform::Platform;
+use coretex_core::policy::{Kernel, LocalKernel, Unavailable};
+use coretex_core::protocol::agent::bus_packet::Payload;
+use coretex_core::protocol::agent::{
+    BusPacket, Heartbeat, JobProgress, JobRequest, JobResult, JobStatus, PolicyCheckRequest,
+};
+use coretex_core::protocol::{JobId, decode_packet, encode_packet, packet, subjects};
+use coretex_core::routing::Routing;
+use coretex_core::scheduler::Options;
+use coretex_core::test_util::servers::{self, NatsServer, RedisServer};
+use coretex_core::test_util::wait::{PATIENCE, until};
+use coretex_core::time::{Clock, Timestamp};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Embedded,
+    Nats,
+    JetStream,
+}
+
+const POLICY: &str = r#"
+version: "1"
+default_decision: allow
+rules:
+  - {id: no-danger, decision: deny, reason: too dangerous, match: {topics: ["job.danger"]}}
+  - {id: ask, decision: require_approval, reason: ask first, match: {topics: ["job.careful"]}}
+  - id: two-at-a-time
+    decision: allow
+    match: {tenants: [small]}
+    constraints: {budgets: {max_concurrent_jobs: 2}}
+  - id: one-retry
+    decision: allow
+    match: {tenants: [impatient]}
+    constraints: {budgets: {max_retries: 1}}
+  - id: limits
+    decision: allow
+    match: {tenants: [limited]}
+    constraints: {budgets: {max_runtime_ms: 60000, max_artifact_bytes: 10}, redaction_level: strict}
+"#;
+
+/// Policy that can be switched off.
+#[derive(Debug)]
+struct Switch {
+    on: AtomicBool,
+    kernel: LocalKernel,
+}
+
+#[async_trait]
+impl Kernel for Switch {
+    async fn check(&self, request: &PolicyCheckRequest, now: Timestamp) -> Result<DecisionRecord, Unavailable> {
+        if self.on.load(Ordering::SeqCst) {
+            self.kernel.check(request, now).await
+        } else {
+            Err(Unavailable {
+                what: "switched off".to_owned(),
+                source: None,
+            })
+        }
+    }
+
+    async fn snapshots(&self) -> Result<Vec<String>, Unavailable> {
+        self.kernel.snapshots().await
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) stores: Stores,
+    pub(crate) platforms: Vec<Platform>,
+    switch: Arc<Switch>,
+    backend: Backend,
+    servers: Option<(NatsServer, RedisServer)>,
+}
+
+impl World {
+    /// Buses, stores and policy, and no scheduler yet.
+    pub(crate) async fn idle(backend: Backend) -> Self {
+        let switch = Arc::new(Switch {
+            on: AtomicBool::new(true),
+            kernel: LocalKernel::from_document(POLICY, "test.yaml").expect("a policy"),
+        });
+        let servers = match backend {
+            Backend::Embedded => None,
+            Backend::Nats => Some((NatsServer::start().await, RedisServer::start().await)),
+            Backend::JetStream => Some((
+                NatsServer::start_with(servers::NatsOptions::jetstream()).await,
+                RedisServer::start().await,
+            )),
+        };
+        let stores = match &servers {
+            None => EmbeddedStores::open(&Location::Memory, &embedded::Options::default())
+                .expect("stores")
+                .stores(),
+            Some((_, redis)) => RedisStores::connect(&redis.url(), RedisOptions::default())
+                .await
+                .expect("redis"),
+        };
+        let mut world = Self {
+            bus: Arc::new(InProcessBus::new()),
+            stores,
+            platforms: Vec::new(),
+            switch,
+            backend,
+            servers,
+        };
+        world.bus = world.connect().await;
+        world
+    }
+
+    pub(crate) async fn new(backend: Backend) -> Self {
+        let mut world = Self::idle(backend).await;
+        world.start_scheduler().await;
+        world
+    }
+
+    /// A connection of one's own to the same bus.
+    async fn connect(&self) -> Arc<dyn Bus> {
+        let Some((nats, _)) = &self.servers else {
+            return Arc::clone(&self.bus);
+        };
+        let mut options = NatsOptions::new(&nats.url());
+        if self.backend == Backend::JetStream {
+            options = options.with_jetstream(JetStreamOptions::default());
+        }
+        Arc::new(NatsBus::connect(options).await.expect("nats"))
+    }
+
+    pub(crate) async fn start_scheduler(&mut self) {
+        let routing = ["job.default", "job.danger", "job.careful"]
+            .into_iter()
+            .fold(Routing::default(), |routing, topic| {
+                routing.with_topic(topic, ["default"])
+            });
+        let mut options = Options::default();
+        options.ask_again = Duration::from_millis(200);
+        let kernel: Arc<dyn Kernel> = Arc::clone(&self.switch) as Arc<dyn Kernel>;
+        let platform = Platform::builder(self.connect().await, self.stores.clone(), kernel)
+            .routing(routing)
+            .scheduler(options)
+            .start()
+            .await
+            .expect("started");
+        self.platforms.push(platform);
+    }
+
+    pub(crate) fn policy(&self, on: bool) {
+        self.switch.on.store(on, Ordering::SeqCst);
+    }
+
+    /// Whether the bus can say that nobody listens.
+    pub(crate) fn tells(&self) -> bool {
+        self.backend != Backend::JetStream
+    }
+
+    pub(crate) async fn publish(&self, subject: &str, sender: &str, payload: Payload) {
+        let packet = packet("trace-1", sender, Clock::system().now(), payload);
+        let message = Message {
+            subject: subject.to_owned(),
+            payload: encode_packet(&packet),
+            message_id: None,
+        };
+        self.bus.publish(message).await.expect("published");
+    }
+
+    pub(crate) async fn submit(&self, request: &JobRequest) {
+        self.publish(subjects::SUBMIT, "client", Payload::JobRequest(request.clone()))
+            .await;
+    }
+
+    pub(crate) async fn result(&self, id: &JobId, status: JobStatus) {
+        self.finish(JobResult {
+            job_id: id.to_string(),
+            status: status.into(),
+            ..JobResult::default()
+        })
+        .await;
+    }
+
+    pub(crate) async fn finish(&self, result: JobResult) {
+        self.publish(subjects::RESULT, "w1", Payload::JobResult(result)).await;
+    }
+
+    pub(crate) async fn heartbeat(&self, heartbeat: &Heartbeat) {
+        self.publish(
+            subjects::HEARTBEAT,
+            &heartbeat.worker_id,
+            Payload::Heartbeat(heartbeat.clone()),
+        )
+        .await;
+    }
+
+    pub(crate) async fn confirm(&self, worker: &str, id: &JobId) {
+        let progress = JobProgress {
+            job_id: id.to_string(),
+            status: JobStatus::Running.into(),
+            ..Default::default()
+        };
+        self.publish(subjects::PROGRESS, worker, Payload::JobProgress(progress))
+            .await;
+    }
+
+    /// A worker that listens on its own subject and says so.
+    pub(crate) async fn worker(&self, id: &str, max: i32) -> Inbox {
+        let inbox = self.listen(&format!("worker.{id}.jobs")).await;
+        self.heartbeat(&direct(id, max)).await;
+        inbox
+    }
+
+    pub(crate) async fn listen(&self, subject: &str) -> Inbox {
+        let subscription = self
+            .bus
+            .subscribe(subject, SubscribeOptions::tap())
+            .await
+            .expect("subscribed");
+        // A subscription is known to the broker once a message of ours has gone round.
+        Inbox { subscription }
+    }
+
+    pub(crate) async fn record(&self, id: &JobId) -> Option<JobRecord> {
+        self.stores.jobs.get(id).await.expect("the store answers")
+    }
+
+    pub(crate) async fn reaches(&self, id: &JobId, state: JobState) -> JobRecord {
+        let found = std::sync::Mutex::new(None);
+        let record =
+            tokio::time::timeout(PATIENCE + Duration::from_secs(1), until_state(self, id, state, &found)).await;
+        match record {
+            Ok(record) => record,
+            Err(_) => panic!("job {id} never got {state}; it is {:?}", found.lock().unwrap()),
+        }
+    }
+
+    /// Waits until a note about why the job waits is written down.
+    pub(crate) async fn waits_because(&self, id: &JobId, reason: &str) -> String {
+        until(&format!("{id} waits because of {reason}"), || async {
+            let pending = self.record(id).await?.pending?;
+            (pending.reason.as_str() == reason).then_some(pending.detail)
+        })
+        .await
+    }
+}
+
+async fn until_state(
+    world: &World,
+    id: &JobId,
+    state: JobState,
+    found: &std::sync::Mutex<Option<JobRecord>>,
+) -> JobRecord {
+    until(&format!("job {id} is {state}"), || async {
+        let record = world.record(id).await;
+        found.lock().unwrap().clone_from(&record);
+        record.filter(|record| record.state == state)
+    })
+    .await
+}
+
+/// What arrives on a subject.
+pub(crate) struct Inbox {
+    subscription: Subscription,
+}
+
+impl Inbox {
+    pub(crate) async fn packet(&mut self) -> BusPacket {
+        let delivery = tokio::time::timeout(PATIENCE, self.subscription.next())
+            .await
+            .expect("a packet arrives")
+            .expect("the bus is open");
+        let packet = decode_packet(&delivery.payload).expect("a packet");
+        delivery.ack().await.expect("acknowledged");
+        packet
+    }
+
+    pub(crate) async fn job(&mut self) -> JobRequest {
+        match self.packet().await.payload {
+            Some(Payload::JobRequest(request)) => request,
+            other => panic!("not a job: {other:?}"),
+        }
+    }
+
+    /// The job's id.
+    pub(crate) async fn id(&mut self) -> JobId {
+        JobId::try_new(&self.job().await.job_id).expect("an id")
+    }
+}
+
+pub(crate) fn job(id: &str) -> (JobId, JobRequest) {
+    let id = JobId::try_new(&format!("{id}-{}", JobId::random())).expect("an id");
+    let request = JobRequest {
+        job_id: id.to_string(),
+        topic: "job.default".to_owned(),
+        ..JobRequest::default()
+    };
+    (id, request)
+}
+
+pub(crate) fn direct(id: &str, max: i32) -> Heartbeat {
+    Heartbeat {
+        labels: BTreeMap::from([("coretex.direct".to_owned(), "1".to_owned())]),
+        ..plain(id, max)
+    }
+}
+
+pub(crate) fn plain(id: &str, max: i32) -> Heartbeat {
+    Heartbeat {
+        worker_id: id.to_owned(),
+        pool: "default".to_owned(),
+        max_parallel_jobs: max,
+        ..Heartbeat::default()
+    }
+}
