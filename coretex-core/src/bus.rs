@@ -251,7 +251,7 @@ pub trait Bus: Send + Sync + fmt::Debug + 'static {
     async fn dispatch(&self, messages: Vec<(JobId, Message)>) -> Vec<Result<(), Error>>;
 
     /// Takes the receiver of jobs that [`dispatch`](Self::dispatch) could deliver to nobody. There is one: `None` if it
-    /// was taken before.
+    /// was taken before, or if the broker cannot tell whether anybody listens.
     fn undelivered(&self) -> Option<mpsc::Receiver<JobId>>;
 
     /// Subscribes to a subject, which may hold the wildcards `*` and `>`.

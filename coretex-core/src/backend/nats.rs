@@ -58,11 +58,7 @@ enum Mode {
     /// It passes messages on, and tells of dispatches to nobody.
     Core { replies: ReplyInbox },
     /// It keeps durable messages. It takes every dispatch into a stream, so it cannot tell whether a worker got it, too.
-    JetStream {
-        streams: Arc<JetStream>,
-        /// Keeps the receiver open, although nothing ever arrives there.
-        _undelivered: mpsc::Sender<JobId>,
-    },
+    JetStream { streams: Arc<JetStream> },
 }
 
 impl NatsBus {
@@ -84,29 +80,27 @@ impl NatsBus {
         health.send_replace(Health::Connected {
             server: servers.to_string(),
         });
-        let (undelivered, receiver) = mpsc::channel(UNDELIVERED_LEN);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let mode = match options.jetstream {
+        let (mode, undelivered) = match options.jetstream {
             None => {
+                let (undelivered, receiver) = mpsc::channel(UNDELIVERED_LEN);
                 let (replies, subscription) = ReplyInbox::open(&client).await?;
                 tasks.spawn(no_responders::watch(subscription, undelivered, stop.clone()));
-                Mode::Core { replies }
+                (Mode::Core { replies }, Some(receiver))
             }
             Some(wanted) => {
                 let streams = Arc::new(JetStream::open(&client, wanted).await?);
                 let restoring = restore_when_connected(Arc::clone(&streams), health.subscribe());
                 tasks.spawn(stop.clone().run_until_cancelled_owned(restoring));
-                Mode::JetStream {
-                    streams,
-                    _undelivered: undelivered,
-                }
+                // Its streams listen to every dispatch: nobody can tell whether a worker does.
+                (Mode::JetStream { streams }, None)
             }
         };
         Ok(Self {
             client,
             mode,
-            undelivered: Mutex::new(Some(receiver)),
+            undelivered: Mutex::new(undelivered),
             health,
             stop,
             tasks,

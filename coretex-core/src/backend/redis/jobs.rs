@@ -81,12 +81,20 @@ impl Jobs {
             .filter(|&i| all[i].0.get("state").is_none_or(Vec::is_empty))
             .collect();
         for stateless in stateless.chunks(BATCH) {
+            // The copy first, the hash again after it: a job that is created just now is seen whole, not as a bare state.
             let cmds = stateless
                 .iter()
-                .map(|&i| command("GET", &keys::of(keys::STATE, ids[i].as_str())))
+                .flat_map(|&i| {
+                    [(keys::STATE, "GET"), (keys::META, "HGETALL")]
+                        .map(|(family, name)| command(name, &keys::of(family, ids[i].as_str())))
+                })
                 .collect();
-            for (&i, answer) in stateless.iter().zip(self.redis.send_all(op, cmds).await?) {
-                all[i].1 = typed::<Option<String>>(op, answer?)?;
+            let mut answers = self.redis.send_all(op, cmds).await?.into_iter();
+            for &i in stateless {
+                let (Some(beside), Some(hash)) = (answers.next(), answers.next()) else {
+                    break;
+                };
+                all[i] = (typed(op, hash?)?, typed(op, beside?)?);
             }
         }
         Ok(all)
