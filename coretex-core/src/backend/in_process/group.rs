@@ -213,12 +213,12 @@ impl Group {
         self.promise.redelivers()
     }
 
-    /// Queues a message; gives it back if the publisher has to wait for room.
+    /// Queues a message; gives it back if the publisher has to wait for room, or the group has ended.
     pub(super) fn offer(&self, item: Item) -> Result<(), Item> {
         let wakers = {
             let mut state = self.state.lock();
             if state.closed {
-                return Ok(());
+                return Err(item);
             }
             if state.is_full() {
                 if self.promise.waits() && !state.seats.is_empty() {
@@ -234,7 +234,7 @@ impl Group {
         Ok(())
     }
 
-    /// Queues a message as soon as there is room.
+    /// Queues a message as soon as there is room, or finds it another place should the group end first.
     ///
     /// # Cancel safety
     /// The message is queued or not, never twice.
@@ -247,6 +247,12 @@ impl Group {
             match self.offer(item) {
                 Ok(()) => return,
                 Err(back) => item = back,
+            }
+            if self.state.lock().closed {
+                if let Some(home) = self.home.upgrade() {
+                    home.orphan(self, vec![item]);
+                }
+                return;
             }
             room.await;
             drop(waiting);

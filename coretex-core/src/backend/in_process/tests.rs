@@ -116,6 +116,24 @@ async fn a_slow_consumer_holds_the_publisher_up_and_a_slow_tap_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_publisher_that_waits_for_a_consumer_that_leaves_is_heard_by_the_next() {
+    let bus = InProcessBus::new();
+    let consumer = bus.subscribe(DLQ, SubscribeOptions::default()).await.unwrap();
+    for _ in 0..group::QUEUE_LEN {
+        send(&bus, DLQ, "x").await;
+    }
+    let (sent, ()) = tokio::join!(bus.publish(message(DLQ, "last")), async { drop(consumer) });
+    sent.unwrap();
+    let mut next = bus.subscribe(DLQ, SubscribeOptions::default()).await.unwrap();
+    let mut last = String::new();
+    while let Some(Some(delivery)) = next.next().now_or_never() {
+        text(&delivery).clone_into(&mut last);
+        delivery.ack().await.unwrap();
+    }
+    assert_eq!(last, "last");
+}
+
+#[tokio::test(start_paused = true)]
 async fn dispatches_to_nobody_are_told() {
     let bus = InProcessBus::new();
     let mut undelivered = bus.undelivered().unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use metrics::counter;
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -78,6 +79,7 @@ fn client_options(options: &Options, servers: &Servers, shown: &str, health: wat
     let connected_before = Arc::new(AtomicBool::new(false));
     let first = Arc::clone(&connected_before);
     let server = shown.to_owned();
+    let slow_warning = Occasionally::default();
     let mut connecting = ConnectOptions::new()
         .name(&options.name)
         .connection_timeout(ATTEMPT_TIMEOUT)
@@ -111,7 +113,9 @@ fn client_options(options: &Options, servers: &Servers, shown: &str, health: wat
                 }
                 Event::SlowConsumer(subscription) => {
                     counter!("coretex_bus_dropped_total", "bus" => "nats", "reason" => "slow_consumer").increment(1);
-                    tracing::warn!(subscription, "a subscription is too slow, messages are dropped");
+                    if slow_warning.is_due() {
+                        tracing::warn!(subscription, "a subscription is too slow, messages are dropped");
+                    }
                 }
                 Event::ServerError(error) => {
                     counter!("coretex_bus_server_errors_total").increment(1);
@@ -137,6 +141,22 @@ fn client_options(options: &Options, servers: &Servers, shown: &str, health: wat
             .require_tls(true);
     }
     connecting
+}
+
+/// Keeps a warning that could be given for every message from being given more than every ten seconds.
+#[derive(Debug, Default)]
+struct Occasionally(Mutex<Option<Instant>>);
+
+impl Occasionally {
+    fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut last = self.0.lock();
+        let due = last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(10));
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
 }
 
 /// Soon at first, for the server that only restarts, then every one to two seconds, not all clients at once.

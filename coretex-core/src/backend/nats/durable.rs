@@ -135,6 +135,19 @@ struct Receipt {
 }
 
 impl Receipt {
+    /// Makes room for the next message, and for this one should it come again.
+    fn release(&mut self) {
+        let Some(sequence) = self.sequence.take() else { return };
+        let waker = {
+            let mut state = self.window.state.lock();
+            state.held.remove(&sequence);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     async fn answer(&self, op: &'static str, answer: Bytes) -> Result<(), Error> {
         let sending = self.window.client.publish(self.reply.clone(), answer);
         match tokio::time::timeout(SEND_TIMEOUT, sending).await {
@@ -152,7 +165,9 @@ impl Settle for Receipt {
         self.answer("ack", Bytes::from_static(b"+ACK")).await
     }
 
-    async fn retry_after(self: Box<Self>, delay: Duration) -> Result<(), Error> {
+    async fn retry_after(mut self: Box<Self>, delay: Duration) -> Result<(), Error> {
+        // First, because the message may be back before the next line of this function runs.
+        self.release();
         let answer = if delay.is_zero() {
             Bytes::from_static(b"-NAK")
         } else {
@@ -164,15 +179,7 @@ impl Settle for Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        let Some(sequence) = self.sequence else { return };
-        let waker = {
-            let mut state = self.window.state.lock();
-            state.held.remove(&sequence);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.release();
     }
 }
 
