@@ -1,5 +1,7 @@
 //! Every store on one embedded database. See `docs/spec/embedded.md`.
 
+#[cfg(feature = "test-util")]
+mod check;
 mod dead_letters;
 mod documents;
 mod jobs;
@@ -157,6 +159,15 @@ impl EmbeddedStores {
     /// The stores.
     pub fn stores(&self) -> Stores {
         self.stores.clone()
+    }
+
+    /// Compares every index with the records it is made from; returns what is wrong, for people.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the database cannot be read.
+    #[cfg(feature = "test-util")]
+    pub async fn check_integrity(&self) -> Result<Vec<String>, StoreError> {
+        self.kv.read("check", check::problems).await
     }
 
     /// Finishes what was accepted, refuses what comes later, and lets go of the file. Dropping the last store does the

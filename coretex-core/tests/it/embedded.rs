@@ -38,3 +38,7 @@ mod on_disk {
     coretex_core::cluster_conformance!(fixture);
     coretex_core::config_store_conformance!(fixture);
 }
+
+mod crash;
+mod model;
+mod opening;

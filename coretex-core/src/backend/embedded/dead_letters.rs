@@ -1,4 +1,4 @@
-//! Dead letters, by job and by second. See `docs/spec/embedded.md` §7.
+//! Dead letters, by job and by second. See `docs/spec/embedded.md` §5.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Configuration documents, as JSON. See `docs/spec/embedded.md` §8.
+//! Configuration documents, as JSON. See `docs/spec/embedded.md` §3.
 
 use std::sync::Arc;
 

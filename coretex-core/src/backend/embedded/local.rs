@@ -1,5 +1,5 @@
 //! What only this process knows: leases and replicas. The file belongs to one process, so nobody else has to be told,
-//! and nothing of it outlives the process.
+//! and nothing of it outlives the process. See `docs/spec/embedded.md` §7.
 
 use std::collections::HashMap;
 use std::sync::Arc;

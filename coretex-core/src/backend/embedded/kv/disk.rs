@@ -432,3 +432,6 @@ impl View for Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
