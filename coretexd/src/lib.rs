@@ -1,5 +1,7 @@
 //! The coretexOS daemon as a library: settings, roles, and the HTTP gateway.
 
+pub mod bench;
+pub mod demo;
 pub mod env_vars;
 pub mod gateway;
 pub mod logging;
