@@ -95,12 +95,13 @@ pub async fn run(args: &Args, data_dir: Option<&str>) -> anyhow::Result<()> {
     if args.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
         bail!("--rate must be greater than zero");
     }
-    let scratch = data_dir.is_none().then(|| PathBuf::from(format!("coretex-bench-{}", std::process::id())));
+    let scratch = data_dir
+        .is_none()
+        .then(|| PathBuf::from(format!("coretex-bench-{}", std::process::id())));
     let location = match (data_dir, &scratch) {
-        (Some(":memory:"), _) => Location::Memory,
+        (Some(":memory:"), _) | (None, None) => Location::Memory,
         (Some(folder), _) => Location::Disk(PathBuf::from(folder)),
         (None, Some(folder)) => Location::Disk(folder.clone()),
-        (None, None) => Location::Memory,
     };
     let outcome = measure(args, location).await;
     if let Some(folder) = scratch {
@@ -171,7 +172,12 @@ impl Bench {
             .payloads(Arc::clone(&self.platform.stores.payloads))
             .handle_bytes(TOPIC, move |job, _input| {
                 let now = Instant::now();
-                ledger.lock().entry(job.job_id().to_string()).or_default().worker.get_or_insert(now);
+                ledger
+                    .lock()
+                    .entry(job.job_id().to_string())
+                    .or_default()
+                    .worker
+                    .get_or_insert(now);
                 async { Ok(Bytes::new()) }
             })
             .start()

@@ -22,10 +22,14 @@ use coretex_core::approvals::{Approvals, Verdict};
 use coretex_core::jobs::service::{JobService, SubmitRequest};
 use coretex_core::jobs::{JobRecord, JobState};
 use coretex_core::platform::Platform;
-use coretex_core::protocol::JobId;
+use coretex_core::protocol::{JobId, TenantId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::{self, Gateway, Server, Services};
+use crate::settings::HttpSettings;
 
 use self::digest::Corpus;
 use self::embedded::Home;
@@ -71,9 +75,46 @@ pub struct Args {
     pub out: PathBuf,
 }
 
+/// Runs the demo from beginning to end. With `--stay`, the jobs can be looked at over HTTP until `stop` is cancelled.
+/// `data_dir` is the daemon's setting, if it is set: a folder or `:memory:`.
+///
+/// # Errors
+/// If there is nothing to read, the data cannot be opened, the port is taken, or jobs do not end.
+pub async fn run(
+    args: Args,
+    data_dir: Option<&str>,
+    http: &HttpSettings,
+    stop: Option<CancellationToken>,
+) -> anyhow::Result<()> {
+    // A port that is taken is told before anything is done.
+    let port = match &stop {
+        Some(_) => Some(
+            gateway::bind(http.addr)
+                .await
+                .with_context(|| format!("cannot listen on {}; --http-addr names another address", http.addr))?,
+        ),
+        None => None,
+    };
+    let demo = Demo::start(args, data_dir).await?;
+    let outcome = demo.run().await;
+    if outcome.is_ok()
+        && let (Some(port), Some(stop)) = (port, stop)
+    {
+        let services = Services::new(&demo.platform, TenantId::fallback(), "embedded");
+        let draining = CancellationToken::new();
+        let gateway = Gateway::new(services, http, draining.clone());
+        terminal::note(&format!("serving http://{}; Ctrl-C stops it", port.local_addr()?));
+        Server::new(port, gateway.router()).run(stop).await;
+        draining.cancel();
+        gateway.finish_writes().await;
+    }
+    demo.stop().await;
+    outcome
+}
+
 /// A demo under way.
 #[derive(Debug)]
-pub struct Demo {
+struct Demo {
     args: Args,
     home: Home,
     platform: Platform,
@@ -83,11 +124,8 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts an embedded platform for the demo. `data_dir` is the daemon's setting, if it is set: a folder or `:memory:`.
-    ///
-    /// # Errors
-    /// If the data cannot be opened, or the bus cannot be used.
-    pub async fn start(args: Args, data_dir: Option<&str>) -> anyhow::Result<Self> {
+    /// Starts an embedded platform for the demo.
+    async fn start(args: Args, data_dir: Option<&str>) -> anyhow::Result<Self> {
         let home = Home::new(data_dir, &args.out);
         let platform = home.start().await?;
         let jobs = embedded::job_service(&platform);
@@ -107,27 +145,14 @@ impl Demo {
         })
     }
 
-    /// The platform that the demo runs on, to serve it over HTTP as well.
-    pub fn platform(&self) -> &Platform {
-        &self.platform
-    }
-
-    /// Whether the daemon is to stay up afterwards.
-    pub fn stays(&self) -> bool {
-        self.args.stay
-    }
-
-    /// Runs the demo to its end and prints what became of each job.
-    ///
-    /// # Errors
-    /// If there is nothing to read, or jobs do not end.
-    pub async fn run(&self) -> anyhow::Result<()> {
+    /// Does all jobs and prints what became of each.
+    async fn run(&self) -> anyhow::Result<()> {
         let here = std::env::current_dir().context("cannot tell the current folder")?;
         let paths = self.args.paths.clone();
         let found = tokio::task::spawn_blocking(move || files::find(&paths, &here)).await??;
-        self.terminal.note(&format!("{} documents found", found.files.len()));
+        terminal::note(&format!("{} documents found", found.files.len()));
         for skipped in &found.skipped {
-            self.terminal.note(&format!("left out: {skipped}"));
+            terminal::note(&format!("left out: {skipped}"));
         }
         let corpus = Arc::new(tokio::task::spawn_blocking(move || Corpus::read(found.files)).await?);
         let mut crew = workers::start(&self.platform, Arc::clone(&corpus), &self.args.out).await?;
@@ -144,13 +169,13 @@ impl Demo {
         }
         let ids = outcome?;
         let summary = summary::Summary::gather(&self.jobs, &self.platform, &ids).await?;
-        self.terminal.print(&summary.render(&self.args.out))?;
-        self.terminal.print(&self.what_now(&ids))?;
+        terminal::print(&summary.render(&self.args.out))?;
+        terminal::print(&self.what_now(&ids))?;
         Ok(())
     }
 
     /// Stops the platform. What is in its data folder stays.
-    pub async fn stop(&self) {
+    async fn stop(&self) {
         self.platform.shutdown(GRACE).await;
         self.home.close().await;
     }
@@ -160,7 +185,9 @@ impl Demo {
         let mut digests = Vec::new();
         for name in corpus.names() {
             let input = workers::Document { path: name.to_owned() };
-            let id = self.submit(DIGEST, &format!("Digest {name}"), &input, &["read"]).await?;
+            let id = self
+                .submit(DIGEST, &format!("Digest {name}"), &input, &["read"])
+                .await?;
             digests.push((name.to_owned(), id));
         }
         let Some((victim, _)) = digests.first() else {
@@ -168,14 +195,23 @@ impl Demo {
         };
         let input = workers::Document { path: victim.clone() };
         let delete = self
-            .submit(DELETE, &format!("Delete {victim}, now that it is digested"), &input, &["write", "delete"])
+            .submit(
+                DELETE,
+                &format!("Delete {victim}, now that it is digested"),
+                &input,
+                &["write", "delete"],
+            )
             .await?;
 
         let mut open: Vec<JobId> = digests.iter().map(|(_, id)| id.clone()).collect();
         open.push(delete);
-        let bar = self.terminal.bar(open.len());
+        let bar = terminal::bar(open.len());
         let ended = self
-            .until(&open, |job| job.state.is_terminal(), |done| bar.set_position(done as u64))
+            .until(
+                &open,
+                |job| job.state.is_terminal(),
+                |done| bar.set_position(done as u64),
+            )
             .await;
         bar.finish_and_clear();
         ended?;
@@ -204,8 +240,15 @@ impl Demo {
         let state = self.jobs.record(id).await?.map(|job| job.state);
         if state == Some(JobState::ApprovalRequired) {
             let file = self.args.out.join("index.json");
-            let question = format!("Policy wants a person to decide: publish the index to {}?", file.display());
-            let answer = if self.args.yes { Answer::Yes } else { self.terminal.ask(&question).await };
+            let question = format!(
+                "Policy wants a person to decide: publish the index to {}?",
+                file.display()
+            );
+            let answer = if self.args.yes {
+                Answer::Yes
+            } else {
+                self.terminal.ask(&question).await
+            };
             let verdict = |reason: &str| Verdict {
                 by: whoami(),
                 role: String::new(),
@@ -217,16 +260,18 @@ impl Demo {
                 Answer::Yes => drop(self.approvals.approve(id, &verdict("asked on the terminal")).await?),
                 Answer::No => self.approvals.reject(id, &verdict("said no on the terminal")).await?,
                 Answer::Nobody if self.args.stay => {
-                    self.terminal.note(&format!(
+                    terminal::note(&format!(
                         "there is no terminal to ask on; the publication waits for: coretexctl approval approve {id}"
                     ));
                     return Ok(());
                 }
                 Answer::Nobody => {
-                    self.terminal.note(
+                    terminal::note(
                         "there is no terminal to ask on, so the publication is not approved; --yes approves it without asking",
                     );
-                    self.approvals.reject(id, &verdict("nobody to ask; --yes approves without asking")).await?;
+                    self.approvals
+                        .reject(id, &verdict("nobody to ask; --yes approves without asking"))
+                        .await?;
                 }
             }
         }
@@ -290,17 +335,18 @@ impl Demo {
         let look = format!("coretexctl job explain {last}");
         match (self.args.stay, self.home.folder()) {
             (true, _) => format!("Look closer:\n  {look}\n  coretexctl job list"),
-            (false, Some(folder)) => format!(
-                "Look closer:\n  coretexd --data-dir {} &\n  {look}",
-                folder.display()
-            ),
+            (false, Some(folder)) => format!("Look closer:\n  coretexd --data-dir {} &\n  {look}", folder.display()),
             (false, None) => format!("Look closer: run it again with --stay, then\n  {look}"),
         }
     }
 }
 
 fn describe(job: &JobRecord) -> String {
-    let why = job.pending.as_ref().map(|note| format!(" ({})", note.detail)).unwrap_or_default();
+    let why = job
+        .pending
+        .as_ref()
+        .map(|note| format!(" ({})", note.detail))
+        .unwrap_or_default();
     format!("{} on {}, {}{why}", job.id, job.topic, job.state)
 }
 

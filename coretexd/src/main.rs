@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use coretexd::roles::Documents;
 use coretexd::settings::{self, Cli, Command, Settings};
-use coretexd::{Failure, logging, run};
+use coretexd::{Failure, env_vars, logging, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,7 +25,10 @@ fn main() -> ExitCode {
     if cli.flags.print_config {
         return print(&settings);
     }
-    logging::init(settings.log_format, &settings.log_filter);
+    let command = cli.command.unwrap_or(Command::Serve);
+    let quiet = !matches!(command, Command::Serve) && std::env::var(env_vars::LOG).is_err();
+    // Beside a demo or a bench, the lifecycle of a platform is noise.
+    logging::init(settings.log_format, if quiet { "warn" } else { &settings.log_filter });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(problem) => return fail(&Failure::Start(format!("cannot start threads: {problem}"))),
@@ -36,9 +39,17 @@ fn main() -> ExitCode {
                 tracing::info!("settings and files are fine");
             });
         }
-        match cli.command.unwrap_or(Command::Serve) {
-            Command::Serve => serve(&settings).await,
-            // Commands beside serving are listed in `settings::Command`.
+        let data_dir = cli.flags.data_dir.clone().or_else(|| {
+            let set = std::env::var(env_vars::DATA_DIR).ok();
+            set.filter(|folder| !folder.trim().is_empty())
+        });
+        match command {
+            Command::Serve => run(&settings, stop_on_signals()?).await,
+            Command::Demo(args) => demo(args, data_dir.as_deref(), &settings).await,
+            Command::Bench(args) => coretexd::bench::run(&args, data_dir.as_deref())
+                .await
+                .map_err(|problem| Failure::Start(format!("{problem:#}"))),
+            // Commands beside these are listed in `settings::Command`.
             _ => Err(Failure::Start("unknown command".to_owned())),
         }
     });
@@ -65,8 +76,16 @@ fn print(settings: &Settings) -> ExitCode {
     }
 }
 
-/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
-async fn serve(settings: &Settings) -> Result<(), Failure> {
+/// Runs the demo; one that stays goes on until it is told to stop.
+async fn demo(args: coretexd::demo::Args, data_dir: Option<&str>, settings: &Settings) -> Result<(), Failure> {
+    let stop = if args.stay { Some(stop_on_signals()?) } else { None };
+    coretexd::demo::run(args, data_dir, &settings.http, stop)
+        .await
+        .map_err(|problem| Failure::Start(format!("{problem:#}")))
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT; a second one ends the process at once.
+fn stop_on_signals() -> Result<CancellationToken, Failure> {
     let stop = CancellationToken::new();
     let no_signals = |problem: std::io::Error| Failure::Start(format!("cannot listen for signals: {problem}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
@@ -88,5 +107,5 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         #[expect(clippy::exit, reason = "the operator insists")]
         std::process::exit(130);
     });
-    run(settings, stop).await
+    Ok(stop)
 }

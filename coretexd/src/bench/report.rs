@@ -26,10 +26,15 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(args: &Args, durable: bool, submitted: Duration, elapsed: Duration) -> anyhow::Result<Self> {
-        let medium = if durable { "embedded, on disk" } else { "embedded, in memory" };
-        let pace = args
-            .rate
-            .map_or_else(|| format!("{} at once", args.concurrency), |rate| format!("{rate} a second"));
+        let medium = if durable {
+            "embedded, on disk"
+        } else {
+            "embedded, in memory"
+        };
+        let pace = args.rate.map_or_else(
+            || format!("{} at once", args.concurrency),
+            |rate| format!("{rate} a second"),
+        );
         Ok(Self {
             jobs: args.jobs,
             how: format!("{medium}, {pace}"),
@@ -117,7 +122,11 @@ impl Report {
     }
 
     fn to_text(&self) -> String {
-        let states: Vec<String> = self.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        let states: Vec<String> = self
+            .states
+            .iter()
+            .map(|(state, count)| format!("{count} {state}"))
+            .collect();
         let mut facts = Table::new();
         facts.load_style(presets::NOTHING);
         facts.add_row(["jobs".to_owned(), format!("{} {}", self.jobs, self.how)]);

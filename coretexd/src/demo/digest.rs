@@ -45,7 +45,10 @@ impl Corpus {
             frequencies.add(&text::take_apart(&source));
         }
         Self {
-            files: files.into_iter().map(|file| (file.display().to_string(), file)).collect(),
+            files: files
+                .into_iter()
+                .map(|file| (file.display().to_string(), file))
+                .collect(),
             frequencies,
         }
     }
@@ -61,7 +64,10 @@ impl Corpus {
     /// If it is none of these documents, or cannot be read.
     pub(super) fn digest(&self, name: &str) -> io::Result<Digest> {
         let file = self.files.get(name).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::PermissionDenied, format!("`{name}` is none of the demo's documents"))
+            io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("`{name}` is none of the demo's documents"),
+            )
         })?;
         let source = read_text(file)?;
         let text = text::take_apart(&source);
@@ -124,7 +130,10 @@ mod tests {
         fs::write(&b, b"caf\xe9 queues").expect("written");
         let corpus = Corpus::read(vec![a.clone(), b]);
         let digest = corpus.digest(&a.display().to_string()).expect("digested");
-        assert_eq!((digest.title.as_str(), digest.words, digest.reading_seconds), ("Bus", 6, 2));
+        assert_eq!(
+            (digest.title.as_str(), digest.words, digest.reading_seconds),
+            ("Bus", 6, 2)
+        );
         assert_eq!(digest.keywords[0].term, "subject");
         assert!(digest.findings.is_empty());
 
@@ -134,7 +143,10 @@ mod tests {
             io::ErrorKind::PermissionDenied
         );
 
-        let digests = corpus.names().map(|name| corpus.digest(name).expect("digested")).collect();
+        let digests = corpus
+            .names()
+            .map(|name| corpus.digest(name).expect("digested"))
+            .collect();
         let index = Index::of(digests, "2026-01-01T00:00:00Z".to_owned());
         assert_eq!((index.documents, index.words), (2, 8));
     }

@@ -53,7 +53,8 @@ impl Home {
     /// Opens the stores and starts a platform on them.
     pub(super) async fn start(&self) -> anyhow::Result<Platform> {
         let location = self.location.clone();
-        let stores = tokio::task::spawn_blocking(move || EmbeddedStores::open(&location, &Options::default())).await??;
+        let stores =
+            tokio::task::spawn_blocking(move || EmbeddedStores::open(&location, &Options::default())).await??;
         let stores = self.stores.get_or_init(|| stores);
         let kernel = LocalKernel::from_document(POLICY, "config/safety.yaml").context("the demo's policy is broken")?;
         let routing = Routing::default()

@@ -69,7 +69,9 @@ pub(super) fn find(paths: &[PathBuf], here: &Path) -> Result<Found, FilesError> 
     found.files.dedup();
     if found.files.len() > MAX_FILES {
         let left_out = found.files.len() - MAX_FILES;
-        found.skipped.push(format!("{left_out} files beyond the first {MAX_FILES}"));
+        found
+            .skipped
+            .push(format!("{left_out} files beyond the first {MAX_FILES}"));
         found.files.truncate(MAX_FILES);
     }
     if found.files.is_empty() {
@@ -186,7 +188,12 @@ mod tests {
 
     #[test]
     fn without_paths_the_repository_around_is_read() {
-        let folder = folder(&[("README.md", 1), ("docs/cli.md", 1), ("crate/src/x.md", 1), ("notes.md", 1)]);
+        let folder = folder(&[
+            ("README.md", 1),
+            ("docs/cli.md", 1),
+            ("crate/src/x.md", 1),
+            ("notes.md", 1),
+        ]);
         let found = find(&[], &folder.path().join("crate/src")).expect("found");
         assert_eq!(names(&found, folder.path()), ["README.md", "docs/cli.md"]);
     }

@@ -26,7 +26,10 @@ impl Frequencies {
     }
 
     /// The terms of `text` that weigh most: frequent in it, rare elsewhere. Heaviest first; equals in alphabetical order.
-    #[expect(clippy::cast_precision_loss, reason = "counts of words in documents are far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of words in documents are far below 2^52"
+    )]
     pub(super) fn keywords(&self, text: &Text) -> Vec<Keyword> {
         let total: u32 = text.terms.values().sum();
         let mut weighed: Vec<Keyword> = text
@@ -65,16 +68,24 @@ mod tests {
 
     #[test]
     fn what_every_text_says_weighs_less() {
-        let texts: Vec<Text> = ["coretex bus bus subject", "coretex store lua script", "coretex policy rule rule rule"]
-            .into_iter()
-            .map(take_apart)
-            .collect();
+        let texts: Vec<Text> = [
+            "coretex bus bus subject",
+            "coretex store lua script",
+            "coretex policy rule rule rule",
+        ]
+        .into_iter()
+        .map(take_apart)
+        .collect();
         let mut frequencies = Frequencies::default();
         for text in &texts {
             frequencies.add(text);
         }
         let terms = |text: &Text| -> Vec<String> {
-            frequencies.keywords(text).into_iter().map(|keyword| keyword.term).collect()
+            frequencies
+                .keywords(text)
+                .into_iter()
+                .map(|keyword| keyword.term)
+                .collect()
         };
         assert_eq!(terms(&texts[0]), ["bus", "subject", "coretex"]);
         assert_eq!(terms(&texts[1]), ["lua", "script", "store", "coretex"]);

@@ -47,32 +47,142 @@ fn dotted(c: char) -> bool {
 }
 
 const SHAPES: [Shape; 18] = [
-    Shape { kind: "AWS access key", prefix: "AKIA", body: upper_or_digit, min: 16 },
-    Shape { kind: "AWS session key", prefix: "ASIA", body: upper_or_digit, min: 16 },
-    Shape { kind: "GitHub token", prefix: "ghp_", body: alphanumeric, min: 36 },
-    Shape { kind: "GitHub token", prefix: "gho_", body: alphanumeric, min: 36 },
-    Shape { kind: "GitHub token", prefix: "ghs_", body: alphanumeric, min: 36 },
-    Shape { kind: "GitHub token", prefix: "github_pat_", body: word, min: 40 },
-    Shape { kind: "GitLab token", prefix: "glpat-", body: dashed, min: 20 },
-    Shape { kind: "Slack token", prefix: "xoxb-", body: dashed, min: 20 },
-    Shape { kind: "Slack token", prefix: "xoxp-", body: dashed, min: 20 },
-    Shape { kind: "Google API key", prefix: "AIza", body: dashed, min: 35 },
-    Shape { kind: "Stripe key", prefix: "sk_live_", body: alphanumeric, min: 16 },
-    Shape { kind: "Stripe key", prefix: "rk_live_", body: alphanumeric, min: 16 },
-    Shape { kind: "model provider key", prefix: "sk-ant-", body: dashed, min: 24 },
-    Shape { kind: "model provider key", prefix: "sk-proj-", body: dashed, min: 24 },
-    Shape { kind: "npm token", prefix: "npm_", body: alphanumeric, min: 36 },
-    Shape { kind: "PyPI token", prefix: "pypi-", body: dashed, min: 50 },
-    Shape { kind: "SendGrid key", prefix: "SG.", body: dotted, min: 40 },
-    Shape { kind: "web token (JWT)", prefix: "eyJ", body: dotted, min: 60 },
+    Shape {
+        kind: "AWS access key",
+        prefix: "AKIA",
+        body: upper_or_digit,
+        min: 16,
+    },
+    Shape {
+        kind: "AWS session key",
+        prefix: "ASIA",
+        body: upper_or_digit,
+        min: 16,
+    },
+    Shape {
+        kind: "GitHub token",
+        prefix: "ghp_",
+        body: alphanumeric,
+        min: 36,
+    },
+    Shape {
+        kind: "GitHub token",
+        prefix: "gho_",
+        body: alphanumeric,
+        min: 36,
+    },
+    Shape {
+        kind: "GitHub token",
+        prefix: "ghs_",
+        body: alphanumeric,
+        min: 36,
+    },
+    Shape {
+        kind: "GitHub token",
+        prefix: "github_pat_",
+        body: word,
+        min: 40,
+    },
+    Shape {
+        kind: "GitLab token",
+        prefix: "glpat-",
+        body: dashed,
+        min: 20,
+    },
+    Shape {
+        kind: "Slack token",
+        prefix: "xoxb-",
+        body: dashed,
+        min: 20,
+    },
+    Shape {
+        kind: "Slack token",
+        prefix: "xoxp-",
+        body: dashed,
+        min: 20,
+    },
+    Shape {
+        kind: "Google API key",
+        prefix: "AIza",
+        body: dashed,
+        min: 35,
+    },
+    Shape {
+        kind: "Stripe key",
+        prefix: "sk_live_",
+        body: alphanumeric,
+        min: 16,
+    },
+    Shape {
+        kind: "Stripe key",
+        prefix: "rk_live_",
+        body: alphanumeric,
+        min: 16,
+    },
+    Shape {
+        kind: "model provider key",
+        prefix: "sk-ant-",
+        body: dashed,
+        min: 24,
+    },
+    Shape {
+        kind: "model provider key",
+        prefix: "sk-proj-",
+        body: dashed,
+        min: 24,
+    },
+    Shape {
+        kind: "npm token",
+        prefix: "npm_",
+        body: alphanumeric,
+        min: 36,
+    },
+    Shape {
+        kind: "PyPI token",
+        prefix: "pypi-",
+        body: dashed,
+        min: 50,
+    },
+    Shape {
+        kind: "SendGrid key",
+        prefix: "SG.",
+        body: dotted,
+        min: 40,
+    },
+    Shape {
+        kind: "web token (JWT)",
+        prefix: "eyJ",
+        body: dotted,
+        min: 60,
+    },
 ];
 
 /// Names whose values are secrets.
-const SECRET_NAMES: [&str; 7] = ["password", "passwd", "secret", "api_key", "apikey", "access_token", "private_key"];
+const SECRET_NAMES: [&str; 7] = [
+    "password",
+    "passwd",
+    "secret",
+    "api_key",
+    "apikey",
+    "access_token",
+    "private_key",
+];
 /// What people write where a secret would be.
 const PLACEHOLDERS: [&str; 14] = [
-    "example", "changeme", "change-me", "password", "passwd", "secret", "placeholder", "your", "xxxx", "redacted", "dummy",
-    "test", "todo", "env",
+    "example",
+    "changeme",
+    "change-me",
+    "password",
+    "passwd",
+    "secret",
+    "placeholder",
+    "your",
+    "xxxx",
+    "redacted",
+    "dummy",
+    "test",
+    "todo",
+    "env",
 ];
 
 /// Looks through a text.
@@ -110,7 +220,11 @@ pub(super) fn find(text: &str) -> Vec<Finding> {
 fn redact(secret: &str) -> String {
     let shown: String = secret.chars().take(4).collect();
     let hidden = secret.chars().count().saturating_sub(4);
-    if hidden == 0 { shown } else { format!("{shown}… (+{hidden})") }
+    if hidden == 0 {
+        shown
+    } else {
+        format!("{shown}… (+{hidden})")
+    }
 }
 
 /// The tokens of one shape in a line.
@@ -130,7 +244,9 @@ fn tokens<'a>(line: &'a str, shape: &Shape) -> impl Iterator<Item = &'a str> {
 /// The password of `scheme://user:password@host`.
 fn password_in_address(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("://")?;
-    let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '`' | ')' | '>')).unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '`' | ')' | '>'))
+        .unwrap_or(rest.len());
     let (login, _) = rest.get(..end)?.rsplit_once('@')?;
     let (_, password) = login.split_once(':')?;
     looks_secret(password, 6).then_some(password)
@@ -139,7 +255,11 @@ fn password_in_address(line: &str) -> Option<&str> {
 /// The value of `name = "value"` or `name: value` where the name says that it is a secret.
 fn assigned(line: &str) -> Option<&str> {
     let at = line.find(['=', ':'])?;
-    let name = line.get(..at)?.trim().trim_matches(['"', '\'', '`', '-', ' ']).to_ascii_lowercase();
+    let name = line
+        .get(..at)?
+        .trim()
+        .trim_matches(['"', '\'', '`', '-', ' '])
+        .to_ascii_lowercase();
     if !SECRET_NAMES.iter().any(|secret| name.ends_with(secret)) {
         return None;
     }
@@ -152,7 +272,8 @@ fn assigned(line: &str) -> Option<&str> {
 fn looks_secret(value: &str, min: usize) -> bool {
     let lower = value.to_ascii_lowercase();
     value.chars().count() >= min
-        && !value.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '{' | '}' | '$' | '*' | '…' | '(' | ')'))
+        && !value
+            .contains(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '{' | '}' | '$' | '*' | '…' | '(' | ')'))
         && value.contains(|c: char| c.is_ascii_digit())
         && value.contains(|c: char| c.is_ascii_alphabetic())
         && !PLACEHOLDERS.iter().any(|placeholder| lower.contains(placeholder))

@@ -1,5 +1,6 @@
 //! What became of the jobs: a table.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,7 +62,10 @@ impl Summary {
                 topic: record.topic.clone(),
                 state: record.state,
                 verdict: verdict(&record, &decisions),
-                worker: record.worker_id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                worker: record
+                    .worker_id
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), ToString::to_string),
                 took,
                 result,
             });
@@ -75,9 +79,17 @@ impl Summary {
             && let Some(Ok(digest)) = payload.map(serde_json::from_slice::<Digest>)
         {
             self.findings.extend(digest.findings.iter().map(|finding| {
-                format!("{}:{}  {}  {}", digest.path, finding.line, finding.kind, finding.excerpt)
+                format!(
+                    "{}:{}  {}  {}",
+                    digest.path, finding.line, finding.kind, finding.excerpt
+                )
             }));
-            let keywords: Vec<&str> = digest.keywords.iter().take(3).map(|keyword| keyword.term.as_str()).collect();
+            let keywords: Vec<&str> = digest
+                .keywords
+                .iter()
+                .take(3)
+                .map(|keyword| keyword.term.as_str())
+                .collect();
             return format!(
                 "{}: {} words, {}; {}",
                 digest.path,
@@ -96,7 +108,11 @@ impl Summary {
             self.published = Some(receipt.file);
             return text;
         }
-        let reason = record.decision.as_ref().map(|decision| decision.reason.as_str()).unwrap_or_default();
+        let reason = record
+            .decision
+            .as_ref()
+            .map(|decision| decision.reason.as_str())
+            .unwrap_or_default();
         match (record.state, record.outcome.error_message.as_str()) {
             (JobState::Succeeded, _) => String::new(),
             (JobState::Denied, _) if record.approval.is_none() => format!("DENIED: {reason}"),
@@ -133,11 +149,15 @@ impl Summary {
         }
         // The left padding of the first column would only indent everything by one.
         let text = table.trim_fmt();
-        let lines: Vec<&str> = text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(|line| line.strip_prefix(' ').unwrap_or(line))
+            .collect();
         let mut text = lines.join("\n");
         let hidden = self.hidden();
         if hidden > 0 {
-            text.push_str(&format!("\n… and {hidden} more digests that SUCCEEDED, of {digests} in all"));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n… and {hidden} more digests that SUCCEEDED, of {digests} in all");
         }
         text.push('\n');
         if !self.findings.is_empty() {
@@ -146,8 +166,8 @@ impl Summary {
             text.push('\n');
         }
         match &self.published {
-            Some(file) => text.push_str(&format!("\nPublished: {file}\n")),
-            None => text.push_str(&format!("\nNothing was published to {}.\n", out.display())),
+            Some(file) => drop(writeln!(text, "\nPublished: {file}")),
+            None => drop(writeln!(text, "\nNothing was published to {}.", out.display())),
         }
         text
     }
@@ -215,9 +235,16 @@ mod tests {
     fn many_digests_are_cut_short_but_failures_are_not() {
         let mut rows: Vec<Row> = (0..40).map(|_| row(DIGEST, JobState::Succeeded, "fine")).collect();
         rows.push(row(DIGEST, JobState::Failed, "FAILED: cannot read"));
-        let text = Summary { rows, ..Summary::default() }.render(Path::new("out"));
+        let text = Summary {
+            rows,
+            ..Summary::default()
+        }
+        .render(Path::new("out"));
         assert_eq!(text.matches("fine").count(), SHOWN);
-        assert!(text.contains("cannot read") && text.contains("and 25 more digests"), "{text}");
+        assert!(
+            text.contains("cannot read") && text.contains("and 25 more digests"),
+            "{text}"
+        );
         assert!(text.contains("1.2 ms") || text.contains("1.3 ms"), "{text}");
         assert!(text.contains("Nothing was published"), "{text}");
     }

@@ -38,20 +38,6 @@ impl Terminal {
         }
     }
 
-    /// Prints data. A reader that has seen enough is no error.
-    pub(super) fn print(&self, text: &str) -> io::Result<()> {
-        match writeln!(anstream::stdout().lock(), "{text}") {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    /// Says something on the way.
-    pub(super) fn note(&self, text: &str) {
-        // If stderr is gone there is nobody left to tell.
-        let _ = writeln!(anstream::stderr().lock(), "{text}");
-    }
-
     /// Asks a question that is answered with yes or no; no is the default.
     pub(super) async fn ask(&self, question: &str) -> Answer {
         if !self.somebody {
@@ -71,15 +57,29 @@ impl Terminal {
             Ok(Err(_)) | Err(_) => Answer::Nobody,
         }
     }
+}
 
-    /// A progress bar for so many jobs; shows on a terminal only.
-    pub(super) fn bar(&self, jobs: usize) -> ProgressBar {
-        let bar = ProgressBar::new(jobs as u64);
-        if let Ok(style) = ProgressStyle::with_template("jobs [{bar:40}] {pos}/{len}") {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar
+/// Prints data. A reader that has seen enough is no error.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    match writeln!(anstream::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
     }
+}
+
+/// Says something on the way.
+pub(super) fn note(text: &str) {
+    // If stderr is gone there is nobody left to tell.
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// A progress bar for so many jobs; shows on a terminal only.
+pub(super) fn bar(jobs: usize) -> ProgressBar {
+    let bar = ProgressBar::new(jobs as u64);
+    if let Ok(style) = ProgressStyle::with_template("jobs [{bar:40}] {pos}/{len}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
 }
 
 #[cfg(test)]

@@ -93,7 +93,8 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 fn term(word: &str) -> Option<String> {
     let word = word.to_lowercase();
     let word = word.strip_suffix("'s").unwrap_or(&word);
-    if word.chars().count() < 3 || !word.chars().any(char::is_alphabetic) || word.starts_with(|c: char| c.is_numeric()) {
+    if word.chars().count() < 3 || !word.chars().any(char::is_alphabetic) || word.starts_with(|c: char| c.is_numeric())
+    {
         return None;
     }
     if word.contains('\'') || STOP_WORDS.contains(&format!(" {word} ")) {
@@ -128,7 +129,12 @@ mod tests {
             9,
             &[("bus", 1), ("intro", 1), ("job", 1), ("jobs", 1), ("worker", 1)],
         );
-        check("plain text\nworkers worker", Some("plain text"), 4, &[("plain", 1), ("text", 1), ("worker", 2)]);
+        check(
+            "plain text\nworkers worker",
+            Some("plain text"),
+            4,
+            &[("plain", 1), ("text", 1), ("worker", 2)],
+        );
         check("#!/bin/sh\n", Some("#!/bin/sh"), 2, &[("bin", 1)]);
     }
 
@@ -150,7 +156,13 @@ mod tests {
 
     #[test]
     fn reading_takes_time() {
-        let seconds = |words| Text { words, ..Text::default() }.reading_seconds();
+        let seconds = |words| {
+            Text {
+                words,
+                ..Text::default()
+            }
+            .reading_seconds()
+        };
         assert_eq!((seconds(0), seconds(1), seconds(220), seconds(2_200)), (0, 1, 60, 600));
     }
 }

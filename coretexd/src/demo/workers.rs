@@ -7,8 +7,8 @@ use std::{fs, io};
 use bytes::Bytes;
 use coretex_core::platform::Platform;
 use coretex_core::pointers::Pointer;
-use futures::future::join_all;
 use coretex_sdk::{JobContext, JobError, Prompt, Running, Worker};
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Corpus, Digest, Index};

@@ -29,6 +29,10 @@ Exit codes: 0 stopped on request, 1 failed while running, 2 wrong command line, 
 pub enum Command {
     /// Serve until stopped (the default).
     Serve,
+    /// Run real jobs on real files: digest documents, be denied a deletion, approve a publication.
+    Demo(crate::demo::Args),
+    /// Measure the embedded platform: jobs a second, and latencies.
+    Bench(crate::bench::Args),
 }
 
 /// Options of the daemon.

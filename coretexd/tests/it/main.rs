@@ -1,0 +1,3 @@
+//! The daemon as a process, against real servers and real workers.
+
+mod interop;
