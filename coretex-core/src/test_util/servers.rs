@@ -108,6 +108,11 @@ impl RedisServer {
         self.start_again().await;
     }
 
+    /// Sends it a signal by its name without `SIG`: `STOP` makes it hang, `CONT` go on.
+    pub fn signal(&self, name: &str) {
+        self.daemon.signal(name);
+    }
+
     /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.daemon.pid()
@@ -209,6 +214,11 @@ impl NatsServer {
     pub async fn restart(&mut self) {
         self.kill();
         self.start_again().await;
+    }
+
+    /// Sends it a signal by its name without `SIG`: `STOP` makes it hang, `CONT` go on.
+    pub fn signal(&self, name: &str) {
+        self.daemon.signal(name);
     }
 
     /// Its process id, while it runs.

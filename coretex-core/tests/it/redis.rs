@@ -1,5 +1,10 @@
 //! The stores on a real Redis.
 
+mod faults;
+mod layout;
+mod legacy;
+mod support;
+
 use coretex_core::backend::redis::{RedisOptions, RedisStores};
 use coretex_core::test_util::conformance::Fixture;
 use coretex_core::test_util::servers::RedisServer;

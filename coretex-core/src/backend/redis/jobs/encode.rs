@@ -348,7 +348,7 @@ fn request_parts(cmd: &mut Cmd, change: &Change) {
         cmd.arg(name).arg(value);
     }
     part(cmd, &fields.clear);
-    // A job that is accepted by the bus is held to its key as one that is created (docs/spec/jobs.md §5).
+    // A job that is accepted by the bus is held to its key as one that is created (docs/spec/storage.md §3).
     let key = description.idempotency_key.trim();
     if key.is_empty() || !change.event.from().contains(None) {
         cmd.arg(0);

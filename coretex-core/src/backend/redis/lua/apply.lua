@@ -23,7 +23,7 @@ local n_key, key_at = part()
 local n_letter, letter_at = part()
 
 local m = call('HMGET', meta, 'state', 'updated_at', 'attempts', 'topic', 'tenant', 'trace_id', 'deadline_unix',
-  'result_ptr', 'cx_token', 'cx_worker_id', 'cx_slot', 'cx_pending_reason', 'safety_constraints', 'safety_job_hash')
+  'result_ptr', 'cx_token', 'cx_worker_id', 'cx_slot', 'cx_pending_reason')
 local state = state_of(id, m[1])
 local revision, attempts = tonumber(m[2]) or 0, tonumber(m[3]) or 0
 local topic, tenant, mark, old_worker, old_slot = m[4] or '', m[5] or '', m[9], m[10] or '', m[11] or ''
@@ -133,9 +133,12 @@ if tightens then
 end
 if dispatches then
   put('cx_dispatched_at', now)
-  put('cx_accepted_at', '')
-  put('cx_worker_id', worker)
-  put('cx_slot', slot)
+  if worker ~= '' or old_worker ~= '' then
+    put('cx_worker_id', worker)
+  end
+  if slot ~= '' or old_slot ~= '' then
+    put('cx_slot', slot)
+  end
   old_worker = worker
 elseif old_slot ~= '' then
   put('cx_slot', '')
@@ -151,15 +154,23 @@ end
 -- First of all writes: the one that a server short of memory refuses, so that it refuses the whole change.
 call(unpack(f))
 
--- Fields are deleted only if one is there that should not be.
-if n_clear > 0 or n_request_clear > 0 or ends then
+-- Fields are deleted only if one may be there that should not be.
+local clears_decision = false
+if decision ~= '' then
+  local count = call('RPUSH', '@DECISIONS@' .. id, decision)
+  clears_decision = count > 1
+  if count == 1 then
+    keep('@DECISIONS@' .. id, ttl)
+  end
+end
+local clears_pending, clears_deadline = m[12] and true, ends and m[7]
+if clears_decision or clears_pending or clears_deadline or (writes_request and n_request_clear > 0) then
   local d, n = { 'HDEL', meta }, 2
   for k = clear_at, clear_at + n_clear - 1 do
-    local name = A[k]
-    if (name ~= 'cx_pending_reason' or m[12]) and (name ~= 'safety_constraints' or m[13])
-      and (name ~= 'safety_job_hash' or m[14]) and (name ~= 'cx_pending_detail' or m[12]) then
+    local pending = A[k]:sub(1, 11) == 'cx_pending_'
+    if (pending and clears_pending) or (not pending and clears_decision) then
       n = n + 1
-      d[n] = name
+      d[n] = A[k]
     end
   end
   if writes_request then
@@ -168,7 +179,7 @@ if n_clear > 0 or n_request_clear > 0 or ends then
       d[n] = A[k]
     end
   end
-  if ends and m[7] then
+  if clears_deadline then
     n = n + 1
     d[n] = 'deadline_unix'
   end
@@ -190,9 +201,6 @@ if not same then
 end
 if writes_request then
   set('@REQUEST@' .. id, A[request_at + 1], ttl)
-end
-if decision ~= '' and call('RPUSH', '@DECISIONS@' .. id, decision) == 1 then
-  keep('@DECISIONS@' .. id, ttl)
 end
 if trace ~= '' then
   join_trace(trace, id, ttl)
