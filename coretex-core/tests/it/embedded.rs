@@ -8,8 +8,9 @@ fn open(location: &Location) -> EmbeddedStores {
 }
 
 mod in_memory {
-    use super::*;
+    use super::{Fixture, Location, Options, open};
 
+    #[expect(clippy::unused_async, reason = "the suites await their fixture")]
     async fn fixture() -> Fixture {
         Fixture::new(open(&Location::Memory).stores(), Options::default().meta_ttl)
     }
@@ -23,8 +24,9 @@ mod in_memory {
 }
 
 mod on_disk {
-    use super::*;
+    use super::{Fixture, Location, Options, open};
 
+    #[expect(clippy::unused_async, reason = "the suites await their fixture")]
     async fn fixture() -> Fixture {
         let folder = tempfile::tempdir().expect("a folder");
         let stores = open(&Location::Disk(folder.path().to_owned()));
