@@ -11,7 +11,7 @@ import sys
 
 import nats
 
-SUCCEEDED, FAILED = 6, 7
+SUCCEEDED, FAILED = 5, 6
 
 
 def varint(number: int) -> bytes:
