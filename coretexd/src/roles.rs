@@ -21,7 +21,9 @@ use tracing::{info, warn};
 
 use crate::Failure;
 use crate::gateway::Services;
-use crate::settings::{Backend, DataDir, Role, SafetyFailMode, SchedulerSettings, ServerUrl, Settings, WorkerLostAction};
+use crate::settings::{
+    Backend, DataDir, Role, SafetyFailMode, SchedulerSettings, ServerUrl, Settings, WorkerLostAction,
+};
 
 /// What holds the files that are shipped, so that the daemon runs from any folder.
 const POOLS: &str = include_str!("../../config/pools.yaml");
@@ -168,7 +170,12 @@ async fn redis_within(
         };
         let hopeless = !matches!(error, StoreError::Unavailable { .. });
         if hopeless || Instant::now() + pause >= deadline {
-            return Err(Failure::connect("Redis", &url.redacted(), &settings.connect_timeout, &error));
+            return Err(Failure::connect(
+                "Redis",
+                &url.redacted(),
+                &settings.connect_timeout,
+                &error,
+            ));
         }
         warn!(redis = %url, error = %chain(&error), "Redis is not there yet; trying again");
         sleep(pause).await;

@@ -1,3 +1,8 @@
-//! The daemon as a process, against real servers and real workers.
+//! The daemon: the gateway request by request against in-memory stores (`docs/spec/http.md` is what is tested), and as a
+//! process against real servers and real workers.
 
+mod approvals;
+mod edge;
 mod interop;
+mod jobs;
+mod rig;
