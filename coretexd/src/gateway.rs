@@ -22,7 +22,7 @@ mod workers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use coretex_core::approvals::Approvals;
 use coretex_core::backend::Stores;
@@ -139,7 +139,7 @@ impl Gateway {
     /// The routes of the HTTP port.
     pub fn router(&self) -> Router {
         let app = Arc::clone(&self.app);
-        Router::new()
+        let routes = Router::new()
             .route("/health", get(health::live))
             .route("/ready", get(health::ready))
             .route("/api/v1/workers", get(workers::list))
@@ -156,7 +156,10 @@ impl Gateway {
             .fallback(edge::not_found)
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(from_fn_with_state(Arc::clone(&app), edge::edge))
-            .with_state(app)
+            .with_state(app);
+        Router::new()
+            .fallback_service(routes)
+            .layer(map_response(edge::sort_allow))
     }
 
     /// Health without metrics, for the metrics port of a process that renders its own.

@@ -101,7 +101,7 @@ async fn inner(app: &App, request: Request, next: Next) -> Response {
         };
         if let Err(wait) = limiter.take(client) {
             return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "rate limited")
-                .retry_after(wait.as_secs() + 1)
+                .retry_after(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
                 .into_response();
         }
     }
@@ -118,7 +118,12 @@ async fn inner(app: &App, request: Request, next: Next) -> Response {
     match route {
         Some(route) if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
             debug!(route = route.as_str(), "method not allowed");
-            method_not_allowed(&response)
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method Not Allowed",
+            )
+            .into_response()
         }
         Some(route) => {
             if api {
@@ -142,28 +147,18 @@ fn record(method: &Method, route: &MatchedPath, status: StatusCode, took: Durati
     metrics::counter!("coretex_api_gateway_http_requests_total", &labels).increment(1);
 }
 
-/// The same answer with a sorted list of methods and a body.
-fn method_not_allowed(response: &Response) -> Response {
-    let mut methods: Vec<&str> = response
-        .headers()
-        .get_all(ALLOW)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    methods.sort_unstable();
-    methods.dedup();
-    let mut answer = ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        "Method Not Allowed",
-    )
-    .into_response();
-    if let Ok(value) = HeaderValue::from_str(&methods.join(", ")) {
-        answer.headers_mut().insert(ALLOW, value);
+/// Sorts the list of methods of a 405, which the router writes after every layer has run.
+pub(super) async fn sort_allow(mut response: Response) -> Response {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Some(allow) = response.headers().get(ALLOW).and_then(|value| value.to_str().ok())
+    {
+        let mut methods: Vec<&str> = allow.split(',').map(str::trim).collect();
+        methods.sort_unstable();
+        if let Ok(value) = HeaderValue::from_str(&methods.join(", ")) {
+            response.headers_mut().insert(ALLOW, value);
+        }
     }
-    answer
+    response
 }
 
 /// What is answered where no route is: the way to the clean path if there is one, else 404.
