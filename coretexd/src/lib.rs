@@ -261,7 +261,7 @@ fn announce(settings: &Settings, http: Option<SocketAddr>, metrics: SocketAddr, 
         }
     }
     let state = match &settings.backend {
-        Backend::Embedded { data_dir } => format!("embedded ({})", data_dir),
+        Backend::Embedded { data_dir } => format!("embedded ({data_dir})"),
         Backend::Distributed { nats_url, redis_url } => format!("{nats_url} and {redis_url}"),
     };
     let roles: Vec<String> = settings

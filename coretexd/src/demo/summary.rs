@@ -157,7 +157,10 @@ impl Summary {
         let hidden = self.hidden();
         if hidden > 0 {
             // Writing to a String cannot fail.
-            let _ = write!(text, "\n… and {hidden} more digests that SUCCEEDED, of {digests} in all");
+            let _ = write!(
+                text,
+                "\n… and {hidden} more digests that SUCCEEDED, of {digests} in all"
+            );
         }
         text.push('\n');
         if !self.findings.is_empty() {

@@ -17,7 +17,10 @@ const PROBLEM_JSON: &str = "application/problem+json";
 ///
 /// It becomes a line of text, or problem details if the client asked for those ([`Problem::into_problem`]).
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub struct ApiError(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
     status: StatusCode,
     code: &'static str,
     text: Cow<'static, str>,
@@ -30,7 +33,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error with a stable code for programs and a text for people.
     pub fn new(status: StatusCode, code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             status,
             code,
             text: text.into(),
@@ -38,37 +41,31 @@ impl ApiError {
             field: None,
             limit: None,
             retry_after: None,
-        }
+        }))
     }
 
     /// 400: the body is not JSON of the right shape. The text is fixed; `detail` says where and why.
     pub fn invalid_json(text: &'static str, field: Option<String>, detail: String) -> Self {
-        Self {
-            detail: Some(detail),
-            field: field.map(Cow::Owned),
-            ..Self::new(StatusCode::BAD_REQUEST, "invalid_json", text)
-        }
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_json", text);
+        error.0.detail = Some(detail);
+        error.0.field = field.map(Cow::Owned);
+        error
     }
 
     /// 400: one field is not as it must be.
     pub fn invalid(field: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            field: Some(field.into()),
-            ..Self::new(StatusCode::BAD_REQUEST, "invalid_field", text)
-        }
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_field", text);
+        error.0.field = Some(field.into());
+        error
     }
 
     /// 413: more than is read.
     pub fn body_too_large(limit: usize) -> Self {
-        Self {
-            field: Some("body".into()),
-            limit: Some(limit),
-            ..Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                format!("request body too large: the limit is {limit} bytes"),
-            )
-        }
+        let text = format!("request body too large: the limit is {limit} bytes");
+        let mut error = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text);
+        error.0.field = Some("body".into());
+        error.0.limit = Some(limit);
+        error
     }
 
     /// 404.
@@ -84,7 +81,7 @@ impl ApiError {
     /// Asks the client to come back.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+        self.0.retry_after = Some(seconds);
         self
     }
 
@@ -106,16 +103,16 @@ impl ApiError {
         }
         let problem = Problem {
             kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("error"),
-            status: self.status.as_u16(),
-            detail: self.detail.as_deref().unwrap_or(&self.text),
-            code: self.code,
-            field: self.field.as_deref(),
-            limit: self.limit,
+            title: self.0.status.canonical_reason().unwrap_or("error"),
+            status: self.0.status.as_u16(),
+            detail: self.0.detail.as_deref().unwrap_or(&self.0.text),
+            code: self.0.code,
+            field: self.0.field.as_deref(),
+            limit: self.0.limit,
             request_id,
         };
         let mut response = super::json::ok(&problem);
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         response
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -126,15 +123,15 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (
-            self.status,
+            self.0.status,
             [
                 (CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
                 (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             ],
-            format!("{}\n", self.text),
+            format!("{}\n", self.0.text),
         )
             .into_response();
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response.extensions_mut().insert(self);
@@ -172,10 +169,9 @@ pub(super) fn into_problem(mut response: Response, request_id: &str) -> Response
 
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
-        Self {
-            limit: invalid.limit,
-            ..Self::invalid(invalid.field, invalid.text)
-        }
+        let mut error = Self::invalid(invalid.field, invalid.text);
+        error.0.limit = invalid.limit;
+        error
     }
 }
 

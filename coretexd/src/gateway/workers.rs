@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{App, json};
 
+#[expect(clippy::struct_field_names, reason = "the fields are the names on the wire")]
 #[derive(Serialize)]
 struct Worker<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]

@@ -66,8 +66,10 @@ impl Span {
                 return Err(InvalidSpan::Unit(text.to_owned()));
             }
             let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(syntax)?;
+            if digits.matches('.').count() > 1 {
+                return Err(syntax());
+            }
             nanos = amount(digits, *scale)
-                .ok_or_else(syntax)?
                 .and_then(|part| nanos.checked_add(part))
                 .filter(|total| i64::try_from(*total).is_ok())
                 .ok_or_else(overflow)?;
@@ -79,15 +81,9 @@ impl Span {
     }
 }
 
-/// `digits` times `scale`. The outer `None` means no number, the inner one too large.
-fn amount(digits: &str, scale: u128) -> Option<Option<u128>> {
+/// `digits`, which may hold one point, times `scale`; `None` if that is too large.
+fn amount(digits: &str, scale: u128) -> Option<u128> {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if fraction.contains('.') {
-        return None;
-    }
-    if whole.len() > 30 {
-        return Some(None);
-    }
     let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let mut part = 0;
     let mut unit = scale;
@@ -95,7 +91,7 @@ fn amount(digits: &str, scale: u128) -> Option<Option<u128>> {
         unit /= 10;
         part += u128::from(digit.to_digit(10)?) * unit;
     }
-    Some(whole.checked_mul(scale).and_then(|whole| whole.checked_add(part)))
+    whole.checked_mul(scale)?.checked_add(part)
 }
 
 impl fmt::Display for Span {

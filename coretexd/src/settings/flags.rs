@@ -36,6 +36,8 @@ pub enum Command {
 }
 
 /// Options of the daemon.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch on the command line")]
+#[allow(clippy::doc_markdown, reason = "these comments are the help text")]
 #[derive(Debug, Clone, Default, Args)]
 pub struct Flags {
     /// Settings file [env: CORETEX_CONFIG, default: config/system.yaml if there]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coretex_core::jobs::service::JobDetail;
 use coretex_core::jobs::{DecisionRecord, JobRecord};
 use coretex_core::pointers::Pointer;
-use coretex_core::protocol::agent::JobPriority;
+use coretex_core::protocol::agent::{JobPriority, JobRequest};
 use coretex_core::protocol::constraints::constraints_snake_json;
 use coretex_core::time::Timestamp;
 use serde::Serialize;
@@ -20,6 +20,7 @@ struct Event {
     state: &'static str,
 }
 
+#[expect(clippy::struct_field_names, reason = "the fields are the names on the wire")]
 /// All keys of a job; those that may be absent are options.
 #[derive(Serialize)]
 pub(super) struct Detail<'a> {
@@ -110,7 +111,7 @@ impl<'a> From<&'a JobDetail> for Detail<'a> {
         let priority = detail
             .request
             .as_ref()
-            .map_or(JobPriority::Unspecified, |r| r.priority());
+            .map_or(JobPriority::Unspecified, JobRequest::priority);
         Self {
             accepted_at: job.accepted_at.map(Timestamp::micros),
             actor_id: &job.actor_id,
