@@ -142,6 +142,8 @@ struct Inner {
     desk: Mutex<Desk>,
     /// Something may fit now that did not fit before.
     room: Notify,
+    /// Jobs in flight need looking after before the next tick.
+    look: Notify,
     /// Limits the batches of submissions in work; waiting jobs that are woken count as well.
     intake: Arc<Semaphore>,
     /// Whether the bus says when a job reached nobody.
@@ -169,6 +171,7 @@ impl Scheduler {
             effective: EffectiveConfig::new(Arc::clone(&parts.stores.config)),
             desk: Mutex::new(Desk::default()),
             room: Notify::new(),
+            look: Notify::new(),
             intake: Arc::new(Semaphore::new(options.lanes.max(1))),
             told: AtomicBool::new(false),
             tasks: TaskTracker::new(),

@@ -115,8 +115,9 @@ impl Inner {
                 biased;
                 () = self.stop.cancelled() => return,
                 () = self.room.notified() => {}
-                _ = tick.tick() => self.wake_due(),
+                _ = tick.tick() => self.let_in(),
             }
+            self.wake_due();
             loop {
                 let Ok(permit) = Arc::clone(&self.intake).acquire_owned().await else {
                     return;
@@ -171,20 +172,22 @@ impl Inner {
         }
     }
 
-    /// Moves what is due among the waiting: pauses that are over, tenants that may have room again, old jobs upwards.
-    fn wake_due(self: &Arc<Self>) {
+    /// Moves jobs whose turn may have come: of tenants that may have room again, and old ones upwards.
+    fn let_in(&self) {
         let now = self.parts.clock.now();
-        let due = {
-            let mut desk = self.desk.lock();
-            let tenants: Vec<Arc<str>> = desk.limited.keys().cloned().collect();
-            for tenant in tenants {
-                // Other replicas free places as well, unseen from here: let one job find out.
-                desk.unlimit(&tenant, 1);
-            }
-            desk.parked.age(now);
-            gauge(&desk);
-            desk.take_due(now, WAKE_BATCH)
-        };
+        let mut desk = self.desk.lock();
+        let tenants: Vec<Arc<str>> = desk.limited.keys().cloned().collect();
+        for tenant in tenants {
+            // Other replicas free places as well, unseen from here: let one job find out.
+            desk.unlimit(&tenant, 1);
+        }
+        desk.parked.age(now);
+        gauge(&desk);
+    }
+
+    /// Has jobs judged again whose pause is over.
+    fn wake_due(self: &Arc<Self>) {
+        let due = self.desk.lock().take_due(self.parts.clock.now(), WAKE_BATCH);
         if !due.is_empty() {
             let this = Arc::clone(self);
             self.tasks.spawn(async move {

@@ -164,6 +164,8 @@ impl Inner {
                 },
             );
         }
+        drop(desk);
+        self.look.notify_one();
         Ok(())
     }
 
@@ -183,6 +185,7 @@ impl Inner {
                     }
                     reconnected = matches!(*health.borrow_and_update(), Health::Connected { .. });
                 }
+                () = self.look.notified() => {}
                 _ = tick.tick() => {}
             }
             let now = self.parts.clock.now();
@@ -373,8 +376,14 @@ impl Inner {
                 return;
             };
             let entry = self.entry_of(id, applied.trace_id, &request, now);
-            // A short pause, so that a worker that only seems to listen is not asked in a tight loop.
-            self.desk.lock().delay(now.plus(LOOK), entry);
+            // A worker that only seems to listen is not tried again in a tight loop.
+            let pause = if reason == PendingReason::NoListener {
+                LOOK
+            } else {
+                Duration::ZERO
+            };
+            self.desk.lock().delay(now.plus(pause), entry);
+            self.room.notify_one();
         }
     }
 
