@@ -22,7 +22,7 @@ env_vars! {
     NATS_URL = "NATS_URL";
     /// Whether durable subjects go through JetStream: `1`, `true`, `yes`, `y` or `on`.
     NATS_USE_JETSTREAM = "NATS_USE_JETSTREAM";
-    /// How long JetStream waits for an acknowledgement before it delivers again (default `3s`).
+    /// How long JetStream waits for an acknowledgement before it delivers again (default `2s`).
     NATS_JS_ACK_WAIT = "NATS_JS_ACK_WAIT";
     /// How long JetStream keeps messages (default `168h`).
     NATS_JS_MAX_AGE = "NATS_JS_MAX_AGE";

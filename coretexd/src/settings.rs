@@ -540,7 +540,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             roles,
             backend,
             jetstream,
-            ack_wait: ack_wait.unwrap_or(Span(Duration::from_secs(3))),
+            ack_wait: ack_wait.unwrap_or(Span(Duration::from_secs(2))),
             max_age: max_age.unwrap_or(Span(Duration::from_secs(168 * 3600))),
             job_meta_ttl: job_meta_ttl.unwrap_or(Span(Duration::from_secs(168 * 3600))),
             data_ttl: data_ttl.unwrap_or(Span(Duration::from_secs(24 * 3600))),

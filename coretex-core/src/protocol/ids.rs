@@ -147,23 +147,23 @@ id! {
 }
 
 impl JobId {
-    /// A new random id (UUID version 4).
+    /// A new id: a UUID of version 7, so that ids made together are kept together in ordered stores.
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().to_string().into())
+        Self(uuid::Uuid::now_v7().to_string().into())
     }
 }
 
 impl TraceId {
-    /// A new random id (UUID version 4).
+    /// A new id: a UUID of version 7, so that ids made together are kept together in ordered stores.
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().to_string().into())
+        Self(uuid::Uuid::now_v7().to_string().into())
     }
 }
 
 impl InstanceId {
-    /// A new random id (UUID version 4).
+    /// A new id: a UUID of version 7, so that ids made together are kept together in ordered stores.
     pub fn random() -> Self {
-        Self(uuid::Uuid::new_v4().to_string().into())
+        Self(uuid::Uuid::now_v7().to_string().into())
     }
 }
 

@@ -20,9 +20,10 @@ use crate::protocol::{InstanceId, JobId};
 use crate::time::Timestamp;
 use crate::workers::LIVENESS;
 
-/// How often a replica says that it is alive, and for how long that holds.
-const BEAT: Duration = Duration::from_secs(1);
-const BEAT_TTL: Duration = Duration::from_secs(3);
+/// How often a replica says that it is alive, and for how long that holds. Short: taking over from one that only paused
+/// does no harm, and every job of one that died waits this long.
+const BEAT: Duration = Duration::from_millis(300);
+const BEAT_TTL: Duration = Duration::from_millis(1_200);
 /// A pending job that nobody looks after for so long is adopted.
 const ORPHAN_AGE: Duration = Duration::from_secs(2);
 /// How many jobs are looked at in one call.

@@ -86,7 +86,7 @@ impl Default for Builder {
             labels: BTreeMap::new(),
             max_parallel_jobs: PARALLEL_JOBS,
             max_waiting_jobs: 4_096,
-            heartbeat_interval: Duration::from_secs(5),
+            heartbeat_interval: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(5),
             payload_timeout: Duration::from_secs(30),

@@ -25,13 +25,13 @@ fn dice() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Kills the daemon again and again while clients submit; a moment is 10 to 250 ms after it was ready.
+/// Kills the daemon again and again while clients submit; a moment is 10 to 1 000 ms after it was ready.
 async fn killed_again_and_again(backend: Backend) {
     let mut dice = dice();
     let mut system = System::start(backend, 1).await;
     let load = system.load(4);
     for _ in 0..KILLS {
-        system.pass(Duration::from_millis(dice.random_range(10..250))).await;
+        system.pass(Duration::from_millis(dice.random_range(10..1_000))).await;
         system.kill_daemon(0);
         system.start_daemon(0).await;
     }

@@ -87,7 +87,7 @@ pub struct JetStreamOptions {
 impl Default for JetStreamOptions {
     fn default() -> Self {
         Self {
-            ack_wait: Duration::from_secs(3),
+            ack_wait: Duration::from_secs(2),
             max_age: Duration::from_secs(168 * 3_600),
             max_messages_per_subject: None,
         }

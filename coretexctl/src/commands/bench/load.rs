@@ -122,15 +122,16 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Waits until job `index` is due, and returns when that was: a submit that starts late, because those before it took
-    /// long, counts from here all the same.
+    /// Waits until job `index` is due, and returns from when its times count: from the moment at which it was due if it
+    /// starts late because those before it took long, otherwise from its start, so that the grain of our own timer does not.
     async fn wait(&self, index: u32) -> Instant {
         match self.rate {
             None => Instant::now(),
             Some(rate) => {
                 let due = self.start + Duration::from_secs_f64(f64::from(index) / rate);
+                let in_time = Instant::now() < due;
                 sleep_until(due).await;
-                due
+                if in_time { Instant::now() } else { due }
             }
         }
     }
