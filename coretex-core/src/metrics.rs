@@ -1,4 +1,4 @@
-//! The names of all metrics. Those of the reference keep their names (docs/spec/http.md §5).
+//! The names of all metrics. Those of the reference keep their names (docs/spec/scheduler.md §9).
 
 /// Jobs taken from the bus, by topic.
 pub const JOBS_RECEIVED: &str = "coretex_scheduler_jobs_received_total";

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Show the jobs that wait for a decision, oldest first
+    /// Show the jobs that wait for a decision, newest first
     #[command(visible_alias = "ls")]
     List(list::Args),
     /// Let a waiting job run

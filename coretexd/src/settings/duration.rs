@@ -1,4 +1,4 @@
-//! Durations as the contract of every existing deployment spells them: `500ms`, `10m`, `1h30m`.
+//! Durations as every existing deployment spells them: `500ms`, `10m`, `1h30m`.
 
 use std::fmt;
 use std::time::Duration;
