@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -76,6 +77,8 @@ pub struct Options {
     pub keep_request_bytes: usize,
     /// After this long without a confirmation, a worker that confirms is asked again.
     pub ask_again: Duration,
+    /// How often what waits here is compared with what is pending in the store. If that takes long it is done less often.
+    pub look_over: Duration,
     /// How long a silent worker's jobs are left alone after it stopped to count as alive.
     pub lost_grace: Duration,
     /// What happens to confirmed jobs of a lost worker.
@@ -99,6 +102,7 @@ impl Default for Options {
             max_parked: 1_000_000,
             keep_request_bytes: 512,
             ask_again: Duration::from_millis(1_500),
+            look_over: Duration::from_secs(30),
             lost_grace: Duration::from_secs(30),
             worker_lost: WorkerLost::default(),
             workers_in_process: false,
@@ -148,6 +152,8 @@ struct Inner {
     intake: Arc<Semaphore>,
     /// Whether the bus says when a job reached nobody.
     told: AtomicBool,
+    /// Whether policy did not answer the last time.
+    unjudged: AtomicBool,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -172,8 +178,10 @@ impl Scheduler {
             desk: Mutex::new(Desk::default()),
             room: Notify::new(),
             look: Notify::new(),
-            intake: Arc::new(Semaphore::new(options.lanes.max(1))),
+            // At least two: one is held by whoever waits for submissions, and waiting jobs need one as well.
+            intake: Arc::new(Semaphore::new(options.lanes.max(2))),
             told: AtomicBool::new(false),
+            unjudged: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             stop,
             parts,
@@ -222,6 +230,7 @@ impl Inner {
         tasks.spawn(Arc::clone(inner).take_heartbeats(signals.heartbeats));
         tasks.spawn(Arc::clone(inner).take_progress(signals.progress));
         tasks.spawn(Arc::clone(inner).take_cancels(signals.cancels));
+        tasks.spawn(Arc::clone(inner).take_endings(signals.endings));
         if let Some(undelivered) = inner.parts.bus.undelivered() {
             inner.told.store(true, Ordering::Relaxed);
             tasks.spawn(Arc::clone(inner).take_undelivered(undelivered));
@@ -249,6 +258,11 @@ impl Inner {
     }
 }
 
+/// At shutdown messages are taken until none has come for so long,
+const QUIET: Duration = Duration::from_millis(100);
+/// and no longer than this in all.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// The pause before try number `attempt` (from 0) of something that failed: 20 ms, doubling, at most 1 s.
 fn back_off(attempt: u32) -> Duration {
     Duration::from_millis(20_u64.saturating_mul(1 << attempt.min(6)).min(1_000))
@@ -257,6 +271,22 @@ fn back_off(attempt: u32) -> Duration {
 impl Inner {
     fn told(&self) -> bool {
         self.told.load(Ordering::Relaxed)
+    }
+
+    /// The next messages of a subscription. At shutdown those that are on their way here, which nobody else may ever see,
+    /// and then none. `last` remembers when that has to be over.
+    async fn next_work(&self, subscription: &mut Subscription, last: &mut Option<Instant>) -> Vec<bus::Delivery> {
+        if last.is_none() {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {}
+                batch = subscription.next_batch(self.options.batch) => return batch,
+            }
+        }
+        let now = Instant::now();
+        let quiet = (now + QUIET).min(*last.get_or_insert(now + LINGER));
+        let rest = subscription.next_batch(self.options.batch);
+        tokio::time::timeout_at(quiet, rest).await.unwrap_or_default()
     }
 
     /// Applies changes, trying again until the store answers. `None` where there is no answer: at shutdown, or when the

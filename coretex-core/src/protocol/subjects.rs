@@ -17,6 +17,9 @@ pub const HEARTBEAT: &str = "sys.heartbeat";
 /// Alerts raised by workflows.
 pub const WORKFLOW_EVENT: &str = "sys.workflow.event";
 
+/// What schedulers tell each other: jobs that ended. Outside `sys.`, so that no stream keeps it.
+pub const ENDED: &str = "coretex.scheduler.ended";
+
 /// The queue group of the schedulers, and their sender id.
 pub const SCHEDULER: &str = "coretex-scheduler";
 /// The sender id of the gateway on the bus.

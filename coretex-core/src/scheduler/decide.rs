@@ -1,6 +1,7 @@
 //! Has a job judged, and binds an approval to what was approved. See `docs/spec/scheduler.md` §2.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Inner;
 use super::desk::Item;
@@ -81,6 +82,7 @@ impl Inner {
         let config = match self.effective.of(request, tenant.as_str()).await {
             Ok(config) => config,
             Err(error) => {
+                self.unjudged.store(true, Ordering::Relaxed);
                 return Verdict::Hold {
                     decision: None,
                     reason: PendingReason::SafetyUnavailable,
@@ -113,6 +115,7 @@ impl Inner {
                     matched: Vec::new(),
                 },
                 Err(error) => {
+                    self.unjudged.store(true, Ordering::Relaxed);
                     return Verdict::Hold {
                         decision: None,
                         reason: PendingReason::SafetyUnavailable,
@@ -121,6 +124,9 @@ impl Inner {
                 }
             },
         };
+        if self.unjudged.load(Ordering::Relaxed) {
+            self.unjudged.store(false, Ordering::Relaxed);
+        }
         if decision.approval_required && matches!(decision.decision, Decision::Allow | Decision::AllowWithConstraints) {
             decision.decision = Decision::RequireApproval;
         }

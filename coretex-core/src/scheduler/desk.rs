@@ -1,12 +1,12 @@
 //! What one scheduler keeps in mind. Everything here can be rebuilt from the store and from heartbeats.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fleet::Fleet;
-use super::parked::{Entry, Parked};
+use super::parked::{Class, Entry, Parked};
 use super::placement::Demand;
-use crate::jobs::{Note, Revision};
+use crate::jobs::{Note, PendingReason, Revision};
 use crate::protocol::agent::JobRequest;
 use crate::protocol::{JobId, TraceId, WorkerId};
 use crate::time::Timestamp;
@@ -21,6 +21,8 @@ pub(super) struct Item {
     pub stored: bool,
     /// Since when it waits, if it does.
     pub since: Timestamp,
+    /// What it was last held for; see [`Entry::held`].
+    pub held: Option<PendingReason>,
     /// A place that is reserved for it already.
     pub reserved: Option<Reserved>,
 }
@@ -58,17 +60,23 @@ pub(super) struct InFlight {
     pub adopted: bool,
 }
 
+/// Waiting jobs of one tenant, by urgency and age.
+type Limited = BTreeMap<(Class, Timestamp, u64), (Demand, Entry)>;
+
 /// Everything one scheduler keeps in mind.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     pub fleet: Fleet,
     pub parked: Parked,
-    /// Jobs of tenants that are at their limit, oldest first.
-    pub limited: HashMap<Arc<str>, VecDeque<(Demand, Entry)>>,
+    /// Jobs of tenants that are at their limit, most urgent first, then oldest.
+    pub limited: HashMap<Arc<str>, Limited>,
     /// Jobs to look at again at a certain time.
-    pub delayed: BTreeMap<(Timestamp, u64), Entry>,
-    delayed_ids: std::collections::HashSet<JobId>,
+    delayed: BTreeMap<(Timestamp, u64), Entry>,
+    /// The jobs in the two above.
+    aside: HashSet<JobId>,
     sequence: u64,
+    /// A job was turned away because too many wait here. It is PENDING in the store.
+    pub overflowed: bool,
     pub in_flight: HashMap<JobId, InFlight>,
     /// What is to be written down at the next occasion.
     pub notes: Vec<Note>,
@@ -77,26 +85,62 @@ pub(super) struct Desk {
 impl Desk {
     /// How many jobs wait here.
     pub(super) fn waiting(&self) -> usize {
-        self.parked.len() + self.delayed.len() + self.limited.values().map(VecDeque::len).sum::<usize>()
+        self.parked.len() + self.aside.len()
     }
 
     /// Whether this process looks after the job.
     pub(super) fn knows(&self, id: &JobId) -> bool {
-        self.in_flight.contains_key(id)
-            || self.parked.contains(id)
-            || self.delayed_ids.contains(id)
-            || self
-                .limited
-                .values()
-                .any(|queue| queue.iter().any(|(_, entry)| entry.id == *id))
+        self.in_flight.contains_key(id) || self.parked.contains(id) || self.aside.contains(id)
+    }
+
+    /// Whether one more job may wait here, of at most `max`. If not, it is remembered that one was turned away.
+    pub(super) fn admits(&mut self, max: usize) -> bool {
+        let admits = self.waiting() < max;
+        self.overflowed |= !admits;
+        admits
+    }
+
+    /// Lets a job wait until its tenant has fewer jobs running.
+    pub(super) fn limit(&mut self, demand: Demand, entry: Entry) {
+        if self.aside.insert(entry.id.clone()) {
+            self.sequence += 1;
+            let key = (entry.class, entry.since, self.sequence);
+            self.limited
+                .entry(Arc::clone(&entry.tenant))
+                .or_default()
+                .insert(key, (demand, entry));
+        }
+    }
+
+    /// Forgets the waiting jobs that `keep` refuses.
+    pub(super) fn retain_waiting(&mut self, keep: impl Fn(&Entry) -> bool) {
+        self.parked.retain(&keep);
+        let aside = &mut self.aside;
+        let mut keep = |entry: &Entry| {
+            let kept = keep(entry);
+            if !kept {
+                aside.remove(&entry.id);
+            }
+            kept
+        };
+        self.delayed.retain(|_, entry| keep(entry));
+        self.limited.retain(|_, queue| {
+            queue.retain(|_, (_, entry)| keep(entry));
+            !queue.is_empty()
+        });
     }
 
     /// Looks at the job again at `at`.
     pub(super) fn delay(&mut self, at: Timestamp, entry: Entry) {
-        if self.delayed_ids.insert(entry.id.clone()) {
+        if self.aside.insert(entry.id.clone()) {
             self.sequence += 1;
             self.delayed.insert((at, self.sequence), entry);
         }
+    }
+
+    /// Whether there is a job whose time has come.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.delayed.first_key_value().is_some_and(|((at, _), _)| *at <= now)
     }
 
     /// Takes the jobs whose time has come, at most `max`.
@@ -108,7 +152,7 @@ impl Desk {
                 break;
             }
             let entry = first.remove();
-            self.delayed_ids.remove(&entry.id);
+            self.aside.remove(&entry.id);
             due.push(entry);
         }
         due
@@ -119,15 +163,18 @@ impl Desk {
         let Some(queue) = self.limited.get_mut(tenant) else {
             return false;
         };
-        let n = queue.len().min(max);
-        let woken: Vec<_> = queue.drain(..n).collect();
+        let mut woken = 0;
+        while woken < max
+            && let Some((_, (demand, entry))) = queue.pop_first()
+        {
+            self.aside.remove(&entry.id);
+            self.parked.push(demand, entry);
+            woken += 1;
+        }
         if queue.is_empty() {
             self.limited.remove(tenant);
         }
-        for (demand, entry) in woken {
-            self.parked.push(demand, entry);
-        }
-        n > 0
+        woken > 0
     }
 
     /// Forgets a placed job and frees its place. Returns it, and the pool that has more room now.

@@ -103,7 +103,14 @@ pub struct Fleet {
     workers: BTreeMap<String, Worker>,
     pools: HashMap<String, Vec<String>>,
     /// Jobs placed by this process on workers that have not been heard of yet, kept for when they are.
-    unseen: HashMap<String, u32>,
+    unseen: HashMap<String, Unseen>,
+}
+
+#[derive(Debug, Default)]
+struct Unseen {
+    jobs: u32,
+    /// When it was last heard of, if it ever was.
+    last: Option<Timestamp>,
 }
 
 impl Fleet {
@@ -117,7 +124,7 @@ impl Fleet {
         let previous = self.workers.get(&key);
         let mine = previous
             .map(|worker| worker.mine)
-            .or_else(|| self.unseen.remove(&key))
+            .or_else(|| self.unseen.remove(&key).map(|unseen| unseen.jobs))
             .unwrap_or(0);
         let was_full = previous.is_none_or(|worker| worker.is_full() || worker.load() > reported.max(mine));
         let moved = previous.is_none_or(|worker| {
@@ -166,7 +173,8 @@ impl Fleet {
             if let Some(worker) = self.workers.remove(&key)
                 && worker.mine > 0
             {
-                self.unseen.insert(key.clone(), worker.mine);
+                let (jobs, last) = (worker.mine, Some(worker.seen));
+                self.unseen.insert(key.clone(), Unseen { jobs, last });
             }
             self.unlist(&key);
         }
@@ -202,6 +210,11 @@ impl Fleet {
             .filter_map(|key| self.workers.get(key))
     }
 
+    /// Whether any worker takes more at present.
+    pub fn has_room(&self) -> bool {
+        self.workers.values().any(|worker| !worker.is_full())
+    }
+
     /// All workers.
     pub fn iter(&self) -> impl Iterator<Item = &Worker> {
         self.workers.values()
@@ -212,7 +225,7 @@ impl Fleet {
         let key = id.map_or("", WorkerId::as_str);
         match self.workers.get_mut(key) {
             Some(worker) => worker.mine += 1,
-            None => *self.unseen.entry(key.to_owned()).or_default() += 1,
+            None => self.unseen.entry(key.to_owned()).or_default().jobs += 1,
         }
     }
 
@@ -223,12 +236,52 @@ impl Fleet {
             worker.mine = worker.mine.saturating_sub(1);
             return Some(worker.pool().to_owned());
         }
-        if let Some(count) = self.unseen.get_mut(key) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+        if let Some(unseen) = self.unseen.get_mut(key) {
+            unseen.jobs = unseen.jobs.saturating_sub(1);
+            if unseen.jobs == 0 {
                 self.unseen.remove(key);
             }
         }
         None
+    }
+
+    /// When a worker that has jobs of ours and is silent was last heard of; `None` if it never was.
+    pub fn last_heard(&self, id: &str) -> Option<Timestamp> {
+        self.unseen.get(id)?.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The grace of a lost worker counts from its last word, not from when its job was placed.
+    #[test]
+    fn a_silent_worker_with_jobs_is_remembered() {
+        let mut fleet = Fleet::default();
+        let id = WorkerId::try_new("w1").unwrap();
+        let heartbeat = Arc::new(Heartbeat {
+            worker_id: "w1".to_owned(),
+            pool: "p".to_owned(),
+            ..Heartbeat::default()
+        });
+        let start = Timestamp::from_secs(1_000);
+        fleet.observe(Arc::clone(&heartbeat), start);
+        fleet.reserve(Some(&id));
+        let heard = start.plus(Duration::from_secs(600));
+        fleet.observe(Arc::clone(&heartbeat), heard);
+        assert_eq!(fleet.last_heard("w1"), None, "it is alive");
+        fleet.purge(heard.plus(LIVENESS));
+        assert!(fleet.get("w1").is_none());
+        assert_eq!(fleet.last_heard("w1"), Some(heard));
+        // It comes back, with its job.
+        let back = heard.plus(LIVENESS * 2);
+        fleet.observe(heartbeat, back);
+        assert_eq!(fleet.get("w1").map(Worker::load), Some(1));
+        fleet.release(Some(&id));
+        fleet.purge(back.plus(LIVENESS));
+        assert_eq!(fleet.last_heard("w1"), None, "nothing is left of it");
     }
 }

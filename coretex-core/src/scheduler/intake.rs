@@ -1,6 +1,8 @@
 //! Submitted and waiting jobs: judge, place, commit, hand over. See `docs/spec/scheduler.md` §1.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,12 +44,25 @@ struct Plan {
 
 #[derive(Debug)]
 enum Then {
-    Dispatch { outgoing: Box<JobRequest>, place: Reserved },
-    Park { demand: Demand },
-    Delay { until: Timestamp },
+    Dispatch {
+        outgoing: Box<JobRequest>,
+        place: Reserved,
+    },
+    Park {
+        demand: Demand,
+    },
+    Delay {
+        until: Timestamp,
+        held: Option<PendingReason>,
+    },
     Approval,
-    Denied { reason: String },
-    Failed { code: &'static str, message: String },
+    Denied {
+        reason: String,
+    },
+    Failed {
+        code: &'static str,
+        message: String,
+    },
 }
 
 /// Whether the sender is a gateway, which stores a job before it publishes it.
@@ -65,15 +80,12 @@ impl Inner {
 
     /// Takes submissions until the end, several batches at a time.
     pub(super) async fn take_submissions(self: Arc<Self>, mut submissions: Subscription) {
+        let mut last = None;
         loop {
             let Ok(permit) = Arc::clone(&self.intake).acquire_owned().await else {
                 return;
             };
-            let batch = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                batch = submissions.next_batch(self.options.batch) => batch,
-            };
+            let batch = self.next_work(&mut submissions, &mut last).await;
             if batch.is_empty() {
                 return;
             }
@@ -98,9 +110,11 @@ impl Inner {
                 None => signals::settle(delivery).await,
             }
         }
-        let done = self.process(items).await;
-        for delivery in deliveries {
-            if done {
+        let ids: Vec<JobId> = items.iter().map(|item| item.id.clone()).collect();
+        let untaken = self.process(items).await;
+        for (id, delivery) in ids.iter().zip(deliveries) {
+            // The others come again, alone.
+            if !untaken.contains(id) {
                 signals::settle(delivery).await;
             }
         }
@@ -117,7 +131,7 @@ impl Inner {
                 () = self.room.notified() => {}
                 _ = tick.tick() => self.let_in(),
             }
-            self.wake_due();
+            self.serve_due().await;
             loop {
                 let Ok(permit) = Arc::clone(&self.intake).acquire_owned().await else {
                     return;
@@ -140,7 +154,8 @@ impl Inner {
         let routing = self.routing.load();
         let mut desk = self.desk.lock();
         let desk = &mut *desk;
-        if desk.parked.is_empty() {
+        // While nobody takes anything, which is when most jobs wait, there is no need to ask for each.
+        if desk.parked.is_empty() || !desk.fleet.has_room() {
             return Vec::new();
         }
         let fleet = &mut desk.fleet;
@@ -185,15 +200,24 @@ impl Inner {
         gauge(&desk);
     }
 
-    /// Has jobs judged again whose pause is over.
-    fn wake_due(self: &Arc<Self>) {
-        let due = self.desk.lock().take_due(self.parts.clock.now(), WAKE_BATCH);
-        if !due.is_empty() {
+    /// Looks again at the jobs whose pause is over.
+    async fn serve_due(self: &Arc<Self>) {
+        let now = self.parts.clock.now();
+        while self.desk.lock().is_due(now) && !self.stop.is_cancelled() {
+            let Ok(permit) = Arc::clone(&self.intake).acquire_owned().await else {
+                return;
+            };
+            let due = self.desk.lock().take_due(now, WAKE_BATCH);
             let this = Arc::clone(self);
             self.tasks.spawn(async move {
                 let items = this.reload(due.into_iter().map(|entry| (entry, None)).collect()).await;
                 this.process(items).await;
+                drop(permit);
             });
+            // As long as policy does not answer, a few jobs find out for all.
+            if self.unjudged.load(Ordering::Relaxed) {
+                return;
+            }
         }
     }
 
@@ -204,7 +228,8 @@ impl Inner {
         self.process(items).await;
     }
 
-    /// Makes items of waiting jobs again; reads the requests that were not kept. A job whose request is gone is forgotten.
+    /// Makes items of waiting jobs again; reads the requests that were not kept. A job whose request is gone is forgotten
+    /// here: whoever looks over the store deals with it.
     async fn reload(&self, entries: Vec<(Entry, Option<Reserved>)>) -> Vec<Item> {
         let missing: Vec<JobId> = entries
             .iter()
@@ -231,6 +256,7 @@ impl Inner {
                     request: Arc::new(request),
                     stored: true,
                     since: entry.since,
+                    held: entry.held,
                     reserved,
                 }),
                 None => {
@@ -244,7 +270,8 @@ impl Inner {
         items
     }
 
-    /// Reads requests, trying again until the store answers; `None` at shutdown.
+    /// Reads requests, trying again until the store answers; `None` at shutdown. A request that is not there, or cannot be
+    /// read at all, is `None` in it.
     pub(super) async fn read_requests(&self, ids: &[JobId]) -> Option<Vec<Option<JobRequest>>> {
         let mut attempt = 0;
         loop {
@@ -265,7 +292,7 @@ impl Inner {
                     warn!(error = %chain(&error), "a request cannot be read");
                     let mut requests = Vec::with_capacity(ids.len());
                     for id in ids {
-                        requests.push(self.parts.stores.jobs.request(id).await.ok().flatten());
+                        requests.extend(Box::pin(self.read_requests(std::slice::from_ref(id))).await?);
                     }
                     return Some(requests);
                 }
@@ -277,13 +304,21 @@ impl Inner {
         }
     }
 
-    /// Takes jobs as far as they go: to a worker, to a waiting place, or to their end. False if the store did not take
-    /// them all, so that their messages must come again.
-    pub(super) async fn process(self: &Arc<Self>, items: Vec<Item>) -> bool {
+    /// Takes jobs as far as they go: to a worker, to a waiting place, or to their end. Returns those that the store did
+    /// not take, so that their messages must come again.
+    pub(super) async fn process(self: &Arc<Self>, items: Vec<Item>) -> HashSet<JobId> {
         if items.is_empty() {
-            return true;
+            return HashSet::new();
         }
-        let records = self.records_of_approved(&items).await;
+        let Some(records) = self.records_of_approved(&items).await else {
+            return items
+                .into_iter()
+                .map(|item| {
+                    self.unreserve(&item);
+                    item.id
+                })
+                .collect();
+        };
         let now = self.parts.clock.now();
         let mut plans = Vec::with_capacity(items.len());
         for (i, item) in items.into_iter().enumerate() {
@@ -292,7 +327,7 @@ impl Inner {
                 plans.push(plan);
             }
         }
-        let mut all_taken = true;
+        let mut untaken = HashSet::new();
         // Each round answers what the one before could not do: a limit reached becomes a wait, a key taken a failure.
         for _ in 0..3 {
             if plans.is_empty() {
@@ -306,7 +341,7 @@ impl Inner {
                     Some(outcome) => self.conclude(plan, outcome, now, &mut after),
                     None => {
                         self.give_back(&plan);
-                        all_taken = false;
+                        untaken.insert(plan.item.id);
                     }
                 }
             }
@@ -314,20 +349,40 @@ impl Inner {
             self.hand_over(after.handovers).await;
             self.publish_all(after.messages).await;
         }
-        all_taken
+        untaken
     }
 
-    /// What the store knows of the jobs that claim an approval; nothing for all others, which is most.
-    async fn records_of_approved(&self, items: &[Item]) -> Vec<Option<JobRecord>> {
-        if !items.iter().any(|item| claims_approval(&item.request)) {
-            return Vec::new();
+    /// What the store knows of the jobs that claim an approval; nothing for all others, which is most. `None` at shutdown.
+    async fn records_of_approved(&self, items: &[Item]) -> Option<Vec<Option<JobRecord>>> {
+        let claimed: Vec<usize> = (0..items.len())
+            .filter(|&i| claims_approval(&items[i].request))
+            .collect();
+        if claimed.is_empty() {
+            return Some(Vec::new());
         }
-        let ids: Vec<JobId> = items.iter().map(|item| item.id.clone()).collect();
-        // Without an answer the claim counts for nothing, and policy is asked again: never a yes by accident.
-        self.parts.stores.jobs.get_many(&ids).await.unwrap_or_else(|error| {
-            warn!(error = %chain(&error), "approvals could not be read");
-            Vec::new()
-        })
+        let mut records = vec![None; items.len()];
+        for i in claimed {
+            let mut attempt = 0;
+            records[i] = loop {
+                match self.parts.stores.jobs.get(&items[i].id).await {
+                    Ok(record) => break record,
+                    // Going on would ask people again for what they have granted.
+                    Err(error) if error.is_retryable() => {
+                        warn!(error = %chain(&error), attempt, "an approval could not be read, trying again");
+                        tokio::select! {
+                            () = self.stop.cancelled() => return None,
+                            () = tokio::time::sleep(super::back_off(attempt)) => attempt += 1,
+                        }
+                    }
+                    // The claim counts for nothing, and policy is asked again: never a yes by accident.
+                    Err(error) => {
+                        warn!(error = %chain(&error), "an approval cannot be read");
+                        break None;
+                    }
+                }
+            };
+        }
+        Some(records)
     }
 
     async fn plan(&self, item: Item, record: Option<&JobRecord>, now: Timestamp) -> Option<Plan> {
@@ -344,11 +399,7 @@ impl Inner {
                     tenant: tenant_of(&item.request),
                     limit: positive(budgets.map(|b| b.max_concurrent_jobs)).unwrap_or(0),
                 });
-                change.deadline = outgoing
-                    .budget
-                    .and_then(|budget| u64::try_from(budget.deadline_ms).ok())
-                    .filter(|ms| *ms > 0)
-                    .map(|ms| now.plus(Duration::from_millis(ms)));
+                change.deadline = deadline(&outgoing, now);
                 change.decision = Some(decision);
                 self.plan_dispatch(item, change, outgoing, now)
             }
@@ -386,13 +437,22 @@ impl Inner {
                 } else {
                     POLICY_PAUSE
                 };
+                let until = now.plus(pause);
+                if item.stored && item.held == Some(reason) {
+                    // On record already. A decision that says the same again every few seconds would only grow the job.
+                    self.set_aside(&item, until);
+                    return None;
+                }
                 let mut change = self.change(&item, JobEvent::Park, now);
                 change.decision = decision;
                 change.pending = Some(PendingNote { reason, detail: why });
                 Some(Plan {
                     item,
                     change,
-                    then: Then::Delay { until: now.plus(pause) },
+                    then: Then::Delay {
+                        until,
+                        held: Some(reason),
+                    },
                 })
             }
         }
@@ -401,6 +461,10 @@ impl Inner {
     /// A change that also stores what is new about the job.
     fn change(&self, item: &Item, event: JobEvent, now: Timestamp) -> Change {
         let mut change = Change::new(item.id.clone(), event, now);
+        if !item.stored {
+            // What a gateway stored has its deadline since then.
+            change.deadline = deadline(&item.request, now);
+        }
         change.request = RequestWrite::IfAbsent(Arc::clone(&item.request));
         change.trace_id.clone_from(&item.trace_id);
         change.owner = Some(self.options.instance.clone());
@@ -523,7 +587,10 @@ impl Inner {
     }
 
     fn entry(&self, item: &Item) -> Entry {
-        self.entry_of(&item.id, item.trace_id.clone(), &item.request, item.since)
+        Entry {
+            held: item.held,
+            ..self.entry_of(&item.id, item.trace_id.clone(), &item.request, item.since)
+        }
     }
 
     pub(super) fn entry_of(
@@ -541,6 +608,16 @@ impl Inner {
             tenant: tenant_of(request).as_str().into(),
             class: Class::of(request.priority),
             since,
+            held: None,
+        }
+    }
+
+    /// Looks at a job again at `at`.
+    pub(super) fn set_aside(&self, item: &Item, at: Timestamp) {
+        let entry = self.entry(item);
+        let mut desk = self.desk.lock();
+        if desk.admits(self.options.max_parked) {
+            desk.delay(at, entry);
         }
     }
 
@@ -548,8 +625,8 @@ impl Inner {
     pub(super) fn park(&self, item: &Item, demand: Demand, pending: Option<PendingNote>) {
         let entry = self.entry(item);
         let mut desk = self.desk.lock();
-        if desk.waiting() >= self.options.max_parked {
-            // It stays PENDING in the store, without an owner: whoever has room adopts it.
+        if !desk.admits(self.options.max_parked) {
+            // It stays PENDING in the store, and is adopted when there is room.
             debug!(job_id = %item.id, "too many jobs wait here");
             return;
         }
@@ -611,15 +688,14 @@ impl Inner {
             let entry = self.entry(&plan.item);
             let demand = Demand::of(&plan.item.request);
             let mut desk = self.desk.lock();
-            desk.notes.push(Note::Waiting {
-                id: plan.item.id.clone(),
-                pending,
-                owner: self.options.instance.clone(),
-            });
-            desk.limited
-                .entry(Arc::clone(&entry.tenant))
-                .or_default()
-                .push_back((demand, entry));
+            if desk.admits(self.options.max_parked) {
+                desk.notes.push(Note::Waiting {
+                    id: plan.item.id.clone(),
+                    pending,
+                    owner: self.options.instance.clone(),
+                });
+                desk.limit(demand, entry);
+            }
             return;
         }
         let mut change = self.change(&plan.item, JobEvent::Park, now);
@@ -630,16 +706,18 @@ impl Inner {
         after.plans.push(Plan {
             item: plan.item,
             change,
-            then: Then::Delay { until: now },
+            then: Then::Delay { until: now, held: None },
         });
     }
 
     fn follow_up(&self, mut plan: Plan, applied: Applied, now: Timestamp, after: &mut After) {
         plan.item.stored = true;
-        let Plan { item, then, .. } = plan;
+        let Plan { mut item, then, .. } = plan;
         match then {
             Then::Dispatch { outgoing, place } => {
                 counter!(JOBS_DISPATCHED, "topic" => item.request.topic.clone()).increment(1);
+                // Where one went through another may: the limit may have grown, or places were freed elsewhere.
+                self.let_in_one_of(&tenant_of(&item.request));
                 after.handovers.push(Handover {
                     id: item.id,
                     trace_id: applied.trace_id.or(item.trace_id),
@@ -659,12 +737,13 @@ impl Inner {
                         asked: 0,
                         adopted: false,
                     },
+                    again: false,
                 });
             }
             Then::Park { demand } => self.park(&item, demand, None),
-            Then::Delay { until } => {
-                let entry = self.entry(&item);
-                self.desk.lock().delay(until, entry);
+            Then::Delay { until, held } => {
+                item.held = held;
+                self.set_aside(&item, until);
             }
             Then::Approval => {}
             Then::Denied { reason } => {
@@ -685,22 +764,29 @@ impl Inner {
     }
 
     /// Hands committed jobs to their workers.
-    pub(super) async fn hand_over(&self, handovers: Vec<Handover>) {
+    pub(super) async fn hand_over(&self, mut handovers: Vec<Handover>) {
         if handovers.is_empty() {
             return;
         }
         let now = self.parts.clock.now();
+        {
+            let mut desk = self.desk.lock();
+            handovers.retain(|handover| {
+                if handover.again {
+                    // If it has ended meanwhile, its place is free already.
+                    let known = desk.in_flight.get_mut(&handover.id);
+                    known.map(|job| job.via = handover.job.via).is_some()
+                } else {
+                    desk.in_flight.insert(handover.id.clone(), handover.job.clone());
+                    true
+                }
+            });
+            gauge(&desk);
+        }
         let messages: Vec<(JobId, Message)> = handovers
             .iter()
             .map(|handover| (handover.id.clone(), handover.message(now)))
             .collect();
-        {
-            let mut desk = self.desk.lock();
-            for handover in handovers {
-                desk.in_flight.insert(handover.id, handover.job);
-            }
-            gauge(&desk);
-        }
         let ids: Vec<JobId> = messages.iter().map(|(id, _)| id.clone()).collect();
         for (id, result) in ids.into_iter().zip(self.parts.bus.dispatch(messages).await) {
             if let Err(error) = result {
@@ -714,6 +800,15 @@ impl Inner {
             }
         }
     }
+}
+
+/// When a job that begins now has to be over.
+fn deadline(request: &JobRequest, now: Timestamp) -> Option<Timestamp> {
+    request
+        .budget
+        .and_then(|budget| u64::try_from(budget.deadline_ms).ok())
+        .filter(|ms| *ms > 0)
+        .map(|ms| now.plus(Duration::from_millis(ms)))
 }
 
 /// Reads a submission. `None` if there is nothing to do; that has been said and counted.
@@ -739,6 +834,7 @@ fn read_submission(delivery: &Delivery, now: Timestamp) -> Option<Item> {
                 request: Arc::new(request),
                 stored: is_gateway(&sender),
                 since: now,
+                held: None,
                 reserved: None,
             })
         }
@@ -761,6 +857,8 @@ pub(super) struct Handover {
     pub trace_id: Option<TraceId>,
     pub outgoing: Box<JobRequest>,
     pub job: InFlight,
+    /// It was handed over before, and holds its place since then.
+    pub again: bool,
 }
 
 impl Handover {

@@ -3,13 +3,15 @@
 //! Jobs of equal [`Demand`] wait together: when one cannot be placed, none of its group can, so a wake-up costs as much as
 //! there are demands, not jobs. Within a group: urgency first, tenants in turn, oldest first.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::placement::Demand;
+use crate::jobs::PendingReason;
 use crate::protocol::agent::JobPriority;
 use crate::protocol::{JobId, TraceId};
 use crate::time::Timestamp;
@@ -49,6 +51,8 @@ pub struct Entry {
     pub class: Class,
     /// Since when it waits.
     pub since: Timestamp,
+    /// What it was last held for by judgement, if it was: on record already, so that the same again need not be written.
+    pub held: Option<PendingReason>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +90,15 @@ impl Lane {
         Some(entry)
     }
 
+    fn retain(&mut self, keep: &mut impl FnMut(&Entry) -> bool) {
+        self.queues.retain(|_, queue| {
+            queue.retain(|_, entry| keep(entry));
+            !queue.is_empty()
+        });
+        let queues = &self.queues;
+        self.turns.retain(|tenant| queues.contains_key(tenant));
+    }
+
     /// Takes out what has waited since before `limit`.
     fn split_older(&mut self, limit: Timestamp) -> Vec<((Timestamp, u64), Entry)> {
         let mut older = Vec::new();
@@ -118,12 +131,40 @@ impl Group {
     }
 }
 
+/// A group among all groups: the urgency and the age of its first job.
+type Rank = (usize, Timestamp, Arc<Demand>);
+
+/// How many demands may be refused in one call of [`Parked::take`], so that very many of them hold up nobody for long.
+const MAX_REFUSALS: usize = 4_096;
+
 /// All waiting jobs.
 #[derive(Debug, Default)]
 pub struct Parked {
     groups: BTreeMap<Arc<Demand>, Group>,
+    /// All groups, in the order in which they are offered room.
+    order: BTreeSet<Rank>,
+    /// Where the last call ended that met too many refusals.
+    resume: Option<Rank>,
     ids: HashSet<JobId>,
     sequence: u64,
+}
+
+/// Moves a group to where its first job belongs.
+fn rerank(
+    order: &mut BTreeSet<Rank>,
+    demand: &Arc<Demand>,
+    before: Option<(usize, Timestamp)>,
+    after: Option<(usize, Timestamp)>,
+) {
+    if before == after {
+        return;
+    }
+    if let Some((class, since)) = before {
+        order.remove(&(class, since, Arc::clone(demand)));
+    }
+    if let Some((class, since)) = after {
+        order.insert((class, since, Arc::clone(demand)));
+    }
 }
 
 impl Parked {
@@ -155,16 +196,20 @@ impl Parked {
         self.sequence += 1;
         let key = (entry.since, self.sequence);
         let class = entry.class.0;
-        if let Some(group) = self.groups.get_mut(&demand) {
-            group.lanes[class].push(key, entry);
-        } else {
-            self.groups.entry(Arc::new(demand)).or_default().lanes[class].push(key, entry);
-        }
+        let demand = match self.groups.get_key_value(&demand) {
+            Some((demand, _)) => Arc::clone(demand),
+            None => Arc::new(demand),
+        };
+        let group = self.groups.entry(Arc::clone(&demand)).or_default();
+        let before = group.head();
+        group.lanes[class].push(key, entry);
+        rerank(&mut self.order, &demand, before, group.head());
     }
 
     /// Lets jobs that have waited long count as more urgent.
     pub fn age(&mut self, now: Timestamp) {
-        for group in self.groups.values_mut() {
+        for (demand, group) in &mut self.groups {
+            let before = group.head();
             // From batch to interactive after one period, from interactive to critical after two: both are waits in all,
             // whatever class a job began in.
             for (class, periods) in [(2, 1), (1, 2)] {
@@ -173,45 +218,87 @@ impl Parked {
                     group.lanes[class - 1].push(key, entry);
                 }
             }
+            rerank(&mut self.order, demand, before, group.head());
         }
     }
 
     /// Takes up to `max` jobs that `place` accepts, most urgent first. `place` is asked once per job to take, and once more
-    /// per demand that has no room; a demand it refuses is passed over.
+    /// per demand that has no room; a demand it refuses is passed over. After very many refusals it stops, and the next
+    /// call looks there as well.
     pub fn take<P>(&mut self, max: usize, mut place: impl FnMut(&Demand) -> Option<P>) -> Vec<(Entry, P)> {
         let mut taken = Vec::new();
-        let mut order: Vec<(usize, Timestamp, Arc<Demand>)> = self
-            .groups
-            .iter()
-            .filter_map(|(demand, group)| group.head().map(|(class, since)| (class, since, Arc::clone(demand))))
-            .collect();
-        order.sort_by_key(|(class, since, _)| std::cmp::Reverse((*class, *since)));
+        let mut resume = self.resume.take();
+        let mut refused: Option<Rank> = None;
+        let mut refusals = 0;
         while taken.len() < max {
-            let Some((_, _, demand)) = order.pop() else { break };
-            let Some(placed) = place(&demand) else { continue };
-            let Some(group) = self.groups.get_mut(&demand) else {
+            if refusals == MAX_REFUSALS {
+                self.resume = refused;
+                break;
+            }
+            // The most urgent are always looked at, then those that were not reached the last time.
+            if refusals == MAX_REFUSALS / 2
+                && let Some(further) = resume.take()
+                && refused.as_ref() < Some(&further)
+            {
+                refused = Some(further);
+            }
+            let rest = (
+                refused.as_ref().map_or(Bound::Unbounded, Bound::Excluded),
+                Bound::Unbounded,
+            );
+            let Some(rank) = self.order.range::<Rank, _>(rest).next().cloned() else {
+                break;
+            };
+            let demand = &rank.2;
+            let Some(placed) = place(demand) else {
+                refusals += 1;
+                refused = Some(rank);
                 continue;
             };
-            let entry = group.lanes.iter_mut().find_map(Lane::pop);
-            let Some(entry) = entry else { continue };
+            let Some(group) = self.groups.get_mut(demand) else {
+                break;
+            };
+            let before = group.head();
+            let Some(entry) = group.lanes.iter_mut().find_map(Lane::pop) else {
+                break;
+            };
+            let after = group.head();
+            rerank(&mut self.order, demand, before, after);
+            if after.is_none() {
+                self.groups.remove(demand);
+            }
             self.ids.remove(&entry.id);
             taken.push((entry, placed));
-            match group.head() {
-                Some((class, since)) => {
-                    let at = order.partition_point(|(c, s, _)| (*c, *s) > (class, since));
-                    order.insert(at, (class, since, demand));
-                }
-                None => {
-                    self.groups.remove(&demand);
-                }
-            }
         }
         taken
+    }
+
+    /// Forgets the jobs that `keep` refuses.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
+        let ids = &mut self.ids;
+        let mut keep = |entry: &Entry| {
+            let kept = keep(entry);
+            if !kept {
+                ids.remove(&entry.id);
+            }
+            kept
+        };
+        let order = &mut self.order;
+        self.groups.retain(|demand, group| {
+            let before = group.head();
+            for lane in &mut group.lanes {
+                lane.retain(&mut keep);
+            }
+            let after = group.head();
+            rerank(order, demand, before, after);
+            after.is_some()
+        });
     }
 
     /// Takes everything, for a change of routing that may make the impossible possible or the reverse.
     pub fn drain(&mut self) -> Vec<Entry> {
         self.ids.clear();
+        self.order.clear();
         std::mem::take(&mut self.groups)
             .into_values()
             .flat_map(|group| group.lanes.into_iter().flat_map(|lane| lane.queues.into_values()))

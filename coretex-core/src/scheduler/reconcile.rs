@@ -7,6 +7,8 @@ use tracing::{debug, info, warn};
 
 use super::Inner;
 use super::desk::Item;
+use super::intake::dead_letter;
+use super::results::News;
 use crate::bus::Message;
 use crate::error::{StoreError, chain};
 use crate::jobs::{Change, Cursor, JobEvent, JobState, Outcome, ScanItem, TerminalDetail};
@@ -20,6 +22,8 @@ use crate::time::Timestamp;
 const LEASE: &str = "coretex:reconciler:default";
 /// How many jobs are looked at in one call.
 const PAGE: usize = 200;
+/// A job whose request is missing for so long has none.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(60);
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_secs(1);
 
@@ -130,10 +134,15 @@ impl Inner {
             return;
         };
         let records = self.parts.stores.jobs.get_many(&ids).await.unwrap_or_default();
+        let now = self.parts.clock.now();
         let mut items = Vec::new();
+        let mut lost = Vec::new();
         for (i, (item, request)) in page.into_iter().zip(requests).enumerate() {
             let Some(request) = request else {
-                warn!(job_id = %item.id, "job has no request");
+                // Others may write the state of a job before its request.
+                if now.since(item.revision.0) >= REQUEST_PATIENCE {
+                    lost.push(item);
+                }
                 continue;
             };
             items.push(Item {
@@ -145,10 +154,44 @@ impl Inner {
                 request: Arc::new(request),
                 stored: true,
                 since: item.revision.0,
+                held: None,
                 reserved: None,
             });
         }
         self.process(items).await;
+        self.fail_without_request(lost, now).await;
+    }
+
+    /// Ends jobs that can never run, because nobody knows what was asked for.
+    async fn fail_without_request(&self, lost: Vec<ScanItem>, now: Timestamp) {
+        const CODE: &str = "request_missing";
+        const MESSAGE: &str = "the job's request is not stored, or cannot be read";
+        if lost.is_empty() {
+            return;
+        }
+        let changes: Vec<Change> = lost
+            .into_iter()
+            .map(|item| {
+                warn!(job_id = %item.id, MESSAGE);
+                let mut change = Change::new(item.id, JobEvent::Fail, now);
+                change.expected = Some(item.revision);
+                change.dead_letter = true;
+                change.outcome = Some(TerminalDetail {
+                    error_code: CODE.to_owned(),
+                    error_message: MESSAGE.to_owned(),
+                    ..TerminalDetail::default()
+                });
+                change
+            })
+            .collect();
+        let outcomes = self.commit(&changes).await;
+        let letters = changes
+            .iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| matches!(outcome, Some(Outcome::Applied(_))))
+            .map(|(change, _)| dead_letter(&change.id, JobState::Failed, CODE, MESSAGE, now))
+            .collect();
+        self.publish_all(letters).await;
     }
 
     /// Ends jobs as TIMEOUT: in the store, then on the bus for their workers, for the dead letters and for workflows.
@@ -171,12 +214,13 @@ impl Inner {
         }
         let outcomes = self.commit(&changes).await;
         let mut messages = Vec::new();
+        let mut news = News::default();
         let mut expired = 0;
         for (change, outcome) in changes.iter().zip(outcomes) {
             if let Some(Outcome::Applied(applied)) = outcome {
                 expired += 1;
                 info!(job_id = %change.id, code, "job timed out");
-                messages.extend(self.ended(change, &applied, now));
+                self.ended(change, &applied, now, &mut news);
                 messages.push(cancel_message(&change.id, message, now));
                 messages.push(timeout_result(&change.id, code, message, now));
             }
@@ -184,6 +228,7 @@ impl Inner {
         if expired > 0 {
             self.room.notify_one();
         }
+        messages.extend(news.into_messages());
         self.publish_all(messages).await;
         expired
     }

@@ -1,10 +1,13 @@
 //! What replicas do for each other, and what one does for jobs it has lost sight of. See `docs/spec/scheduler.md` §8.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Inner;
@@ -14,7 +17,10 @@ use super::fleet::Worker;
 use super::intake::Handover;
 use crate::bus::Health;
 use crate::error::{StoreError, chain};
-use crate::jobs::{Change, Cursor, JobEvent, JobState, Note, Outcome, PendingNote, PendingReason, ScanItem};
+use crate::jobs::{
+    Change, Cursor, JobEvent, JobRecord, JobState, JobStoreExt, Note, Outcome, PendingNote, PendingReason, Revision,
+    ScanItem, StateSet,
+};
 use crate::metrics::{JOBS_ADOPTED, JOBS_ASKED_AGAIN, JOBS_REQUEUED};
 use crate::protocol::{InstanceId, JobId};
 use crate::time::Timestamp;
@@ -34,29 +40,73 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) const ASK_RUNNING: Duration = Duration::from_secs(20);
 /// How many workers are asked at once.
 const ASK_BATCH: usize = 256;
+/// How many jobs are looked up at once whose workers cannot be asked.
+const CHECK_BATCH: usize = 1_024;
+
+/// Jobs in flight that something has to be done about.
+#[derive(Debug, Default)]
+struct Overdue {
+    /// To be looked up in the store.
+    check: Vec<(JobId, Revision)>,
+    /// Whose worker is to be asked.
+    ask: Vec<JobId>,
+    /// Whose worker is gone.
+    lost: Vec<(JobId, InFlight)>,
+}
+
+/// Which jobs were seen, at eight bytes each. It may take a few that were not for seen, never the reverse.
+#[derive(Debug, Default)]
+struct Seen {
+    state: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl Seen {
+    fn extend<'a>(&mut self, ids: impl Iterator<Item = &'a JobId>) {
+        let state = &self.state;
+        self.hashes.extend(ids.map(|id| state.hash_one(id)));
+    }
+
+    fn contains(&self, id: &JobId) -> bool {
+        self.hashes.contains(&self.state.hash_one(id))
+    }
+}
 
 impl Inner {
-    /// Says that this replica lives, and takes over from those that do not.
+    /// Says that this replica lives, and takes over from those that do not. Taking over may take long; the others must
+    /// not think meanwhile that this one is gone.
     pub(super) async fn keep_membership(self: Arc<Self>) {
+        let (seen, live) = watch::channel(HashSet::new());
+        tokio::join!(self.beat(seen), self.take_over(live));
+    }
+
+    async fn beat(&self, seen: watch::Sender<HashSet<InstanceId>>) {
         let me = &self.options.instance;
         let mut tick = tokio::time::interval(BEAT);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // Everything that nobody alive owns is adopted at the start, later what belonged to replicas that left.
-        let mut known: Option<HashSet<InstanceId>> = None;
-        let mut watched_until = Timestamp::ZERO;
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            let live: HashSet<InstanceId> = match self.parts.stores.cluster.beat(me, BEAT_TTL).await {
-                Ok(live) => live.into_iter().chain([me.clone()]).collect(),
-                Err(error) => {
-                    warn!(error = %chain(&error), "cannot reach the other replicas' store");
-                    continue;
+            match self.parts.stores.cluster.beat(me, BEAT_TTL).await {
+                Ok(live) => {
+                    seen.send_replace(live.into_iter().chain([me.clone()]).collect());
                 }
-            };
+                Err(error) => warn!(error = %chain(&error), "cannot reach the other replicas' store"),
+            }
+        }
+    }
+
+    async fn take_over(self: &Arc<Self>, mut seen: watch::Receiver<HashSet<InstanceId>>) {
+        // Everything that nobody alive owns is adopted at the start, later what belonged to replicas that left.
+        let mut known: Option<HashSet<InstanceId>> = None;
+        let mut watched_until = Timestamp::ZERO;
+        let mut look_over_at = Instant::now() + self.options.look_over;
+        // Ends with the other half of the membership, at shutdown.
+        while seen.changed().await.is_ok() {
+            let live = seen.borrow_and_update().clone();
             let someone_left = known
                 .as_ref()
                 .is_none_or(|known| known.iter().any(|id| !live.contains(id)));
@@ -65,9 +115,16 @@ impl Inner {
                 // A job that changed hands while we looked is seen by the watch below.
                 watched_until = now.minus(ORPHAN_AGE * 2);
                 self.adopt_all(&live).await
+            } else if Instant::now() >= look_over_at || self.has_room_again() {
+                let started = Instant::now();
+                let adopted = self.look_over(&live).await;
+                look_over_at = Instant::now() + self.options.look_over.max(started.elapsed() * 20);
+                adopted
             } else {
                 let until = now.minus(ORPHAN_AGE);
-                let adopted = self.adopt(JobState::Pending, &live, Some(watched_until), until).await;
+                let adopted = self
+                    .adopt(JobState::Pending, &live, Some(watched_until), until, None)
+                    .await;
                 if adopted.is_ok() {
                     watched_until = until;
                 }
@@ -88,9 +145,35 @@ impl Inner {
         let now = self.parts.clock.now();
         let mut adopted = 0;
         for state in [JobState::Running, JobState::Dispatched, JobState::Scheduled] {
-            adopted += self.adopt(state, live, None, now).await?;
+            adopted += self.adopt(state, live, None, now, None).await?;
         }
-        Ok(adopted + self.adopt(JobState::Pending, live, None, now).await?)
+        Ok(adopted + self.adopt(JobState::Pending, live, None, now, None).await?)
+    }
+
+    /// Whether jobs that were turned away because too many waited here would find room by now.
+    fn has_room_again(&self) -> bool {
+        let desk = self.desk.lock();
+        desk.overflowed && desk.waiting() <= self.options.max_parked / 4 * 3
+    }
+
+    /// Compares what waits here with what is pending in the store: takes what nobody looks after, however it came to that
+    /// (turned away, approved without anybody hearing it, stored by a clock that is late), and forgets what is not
+    /// pending any more, because it was cancelled, or placed by others.
+    async fn look_over(self: &Arc<Self>, live: &HashSet<InstanceId>) -> Result<usize, StoreError> {
+        let now = self.parts.clock.now();
+        self.desk.lock().overflowed = false;
+        let mut pending = Seen::default();
+        let adopted = self
+            .adopt(JobState::Pending, live, None, now.minus(ORPHAN_AGE), Some(&mut pending))
+            .await?;
+        if !self.stop.is_cancelled() {
+            // What came to wait since, or a moment before by another clock, need not have been seen.
+            let recent = now.minus(ORPHAN_AGE * 2);
+            self.desk
+                .lock()
+                .retain_waiting(|entry| entry.since > recent || pending.contains(&entry.id));
+        }
+        Ok(adopted)
     }
 
     /// Looks at the jobs in `state` and takes over those that nobody alive looks after.
@@ -100,7 +183,9 @@ impl Inner {
         live: &HashSet<InstanceId>,
         from: Option<Timestamp>,
         until: Timestamp,
+        mut seen: Option<&mut Seen>,
     ) -> Result<usize, StoreError> {
+        let me = &self.options.instance;
         let mut adopted = 0;
         let mut after = from.map(|at| Cursor { at, id: String::new() });
         loop {
@@ -111,14 +196,26 @@ impl Inner {
                 id: last.id.as_str().to_owned(),
             });
             let full = page.len() == PAGE;
+            if let Some(seen) = &mut seen {
+                seen.extend(page.iter().map(|item| &item.id));
+            }
             let orphans: Vec<ScanItem> = {
-                let desk = self.desk.lock();
-                page.into_iter()
-                    .filter(|item| item.owner.as_ref().is_none_or(|owner| !live.contains(owner)))
+                let mut desk = self.desk.lock();
+                let mut orphans: Vec<ScanItem> = page
+                    .into_iter()
+                    .filter(|item| match &item.owner {
+                        // A placed job without an owner belongs to a scheduler that keeps no owners.
+                        None => state == JobState::Pending,
+                        // Ours, and not on our desk.
+                        Some(owner) if owner == me => state == JobState::Pending,
+                        Some(owner) => !live.contains(owner),
+                    })
                     .filter(|item| !desk.knows(&item.id))
-                    // A placed job without an owner belongs to a scheduler that keeps no owners.
-                    .filter(|item| state == JobState::Pending || item.owner.is_some())
-                    .collect()
+                    .collect();
+                if state == JobState::Pending && !orphans.is_empty() && !desk.admits(self.options.max_parked) {
+                    orphans.clear();
+                }
+                orphans
             };
             adopted += orphans.len();
             counter!(JOBS_ADOPTED).increment(u64::try_from(orphans.len()).unwrap_or(0));
@@ -202,7 +299,8 @@ impl Inner {
             }
             self.parts.registry.purge(now);
             self.flush_notes().await;
-            let (ask, lost) = self.overdue(now);
+            let Overdue { check, ask, lost } = self.overdue(now);
+            self.check(check).await;
             self.ask(ask).await;
             for (id, job) in lost {
                 self.give_up(&id, &job).await;
@@ -210,10 +308,8 @@ impl Inner {
         }
     }
 
-    /// Jobs whose worker is to be asked, and jobs whose worker is gone.
-    fn overdue(&self, now: Timestamp) -> (Vec<JobId>, Vec<(JobId, InFlight)>) {
-        let mut ask = Vec::new();
-        let mut lost = Vec::new();
+    fn overdue(&self, now: Timestamp) -> Overdue {
+        let mut overdue = Overdue::default();
         let mut desk = self.desk.lock();
         let desk = &mut *desk;
         for (id, job) in &mut desk.in_flight {
@@ -223,23 +319,70 @@ impl Inner {
             let worker = job.worker.as_ref().and_then(|id| desk.fleet.get(id.as_str()));
             match worker {
                 Some(worker) if worker.confirms => {
-                    if ask.len() < ASK_BATCH {
+                    if overdue.ask.len() < ASK_BATCH {
                         job.asked += 1;
                         job.confirms = true;
                         job.ask_at = now.plus(self.next_ask(job));
-                        ask.push(id.clone());
+                        overdue.ask.push(id.clone());
                     }
                 }
-                // It does not confirm: what it does not say, the time limits will.
+                // It does not confirm: what it does not say, the time limits will. But somebody else may have heard it.
                 Some(_) => {
                     job.confirms = false;
-                    job.ask_at = now.plus(ASK_RUNNING);
+                    if overdue.check.len() < CHECK_BATCH {
+                        job.asked = job.asked.saturating_add(1);
+                        job.ask_at = now.plus(self.next_ask(job));
+                        overdue.check.push((id.clone(), job.revision));
+                    }
                 }
-                None if job.worker.is_some() && self.is_lost(job, now) => lost.push((id.clone(), job.clone())),
+                None if job.worker.as_ref().is_some_and(|worker| {
+                    let last = desk.fleet.last_heard(worker.as_str());
+                    self.is_lost(job, last, now)
+                }) =>
+                {
+                    overdue.lost.push((id.clone(), job.clone()));
+                }
+                None if job.worker.is_none() && overdue.check.len() < CHECK_BATCH => {
+                    job.asked = job.asked.saturating_add(1);
+                    job.ask_at = now.plus(self.next_ask(job));
+                    overdue.check.push((id.clone(), job.revision));
+                }
                 None => job.ask_at = now.plus(LOOK),
             }
         }
-        (ask, lost)
+        overdue
+    }
+
+    /// Forgets jobs that are not in flight any more, as the store has it.
+    async fn check(&self, jobs: Vec<(JobId, Revision)>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let (ids, revisions): (Vec<JobId>, Vec<Revision>) = jobs.into_iter().unzip();
+        match self.parts.stores.jobs.get_many(&ids).await {
+            Ok(records) => {
+                for ((id, revision), record) in ids.iter().zip(revisions).zip(&records) {
+                    self.release_if_over(id, revision, record.as_ref());
+                }
+            }
+            Err(error) => warn!(error = %chain(&error), "jobs in flight could not be looked at"),
+        }
+    }
+
+    /// Frees the place of a job that was in flight at `revision`, if the store says that it is over, waits again, or is in
+    /// the hands of another replica.
+    fn release_if_over(&self, id: &JobId, revision: Revision, record: Option<&JobRecord>) -> bool {
+        let over = record.is_none_or(|record| {
+            let ours = record
+                .owner
+                .as_ref()
+                .is_none_or(|owner| *owner == self.options.instance);
+            record.revision >= revision && !(ours && StateSet::PLACED.contains(Some(record.state)))
+        });
+        if over {
+            self.release(id);
+        }
+        over
     }
 
     fn next_ask(&self, job: &InFlight) -> Duration {
@@ -251,12 +394,13 @@ impl Inner {
     }
 
     /// Whether the worker of this job has been silent for so long that it will not come back.
-    fn is_lost(&self, job: &InFlight, now: Timestamp) -> bool {
+    fn is_lost(&self, job: &InFlight, last_heard: Option<Timestamp>, now: Timestamp) -> bool {
         if self.options.workers_in_process && job.adopted {
             // It lived in the process that is gone.
             return true;
         }
-        now.since(job.since) >= LIVENESS + self.options.lost_grace
+        let silent_since = last_heard.map_or(job.since, |heard| heard.max(job.since));
+        now.since(silent_since) >= LIVENESS + self.options.lost_grace
     }
 
     /// Hands the same jobs over again. To a worker that confirms, that is a question: it answers with another
@@ -265,27 +409,27 @@ impl Inner {
         if ids.is_empty() {
             return;
         }
-        let (requests, records) = match (
-            self.parts.stores.jobs.requests(&ids).await,
-            self.parts.stores.jobs.get_many(&ids).await,
-        ) {
-            (Ok(requests), Ok(records)) => (requests, records),
-            (Err(error), _) | (_, Err(error)) => {
+        let Some(requests) = self.read_requests(&ids).await else {
+            return;
+        };
+        let records = match self.parts.stores.jobs.get_many(&ids).await {
+            Ok(records) => records,
+            Err(error) => {
                 warn!(error = %chain(&error), "workers could not be asked");
                 return;
             }
         };
         let mut handovers = Vec::new();
         for ((id, request), record) in ids.into_iter().zip(requests).zip(records) {
-            let (Some(request), Some(record)) = (request, record) else {
-                self.release(&id);
-                continue;
-            };
-            if record.state.is_terminal() || record.state == JobState::Pending {
-                // Another replica heard the result, or took the job back.
-                self.release(&id);
+            let revision = self.desk.lock().in_flight.get(&id).map(|job| job.revision);
+            let Some(revision) = revision else { continue };
+            if self.release_if_over(&id, revision, record.as_ref()) {
                 continue;
             }
+            // Without its request it cannot be asked for: the time limits decide.
+            let (Some(request), Some(record)) = (request, record) else {
+                continue;
+            };
             let Some(job) = self.desk.lock().in_flight.get(&id).cloned() else {
                 continue;
             };
@@ -299,6 +443,7 @@ impl Inner {
                     via: Via::Worker,
                     ..job
                 },
+                again: true,
             });
         }
         self.hand_over(handovers).await;
@@ -306,12 +451,13 @@ impl Inner {
 
     /// The worker is gone: its job is placed again, or is over. See `docs/spec/scheduler.md` §8.
     async fn give_up(&self, id: &JobId, job: &InFlight) {
-        let (request, record) = match (
-            self.parts.stores.jobs.requests(std::slice::from_ref(id)).await,
-            self.parts.stores.jobs.get_many(std::slice::from_ref(id)).await,
-        ) {
-            (Ok(mut requests), Ok(mut records)) => (requests.pop().flatten(), records.pop().flatten()),
-            (Err(error), _) | (_, Err(error)) => {
+        let Some(mut requests) = self.read_requests(std::slice::from_ref(id)).await else {
+            return;
+        };
+        let request = requests.pop().flatten();
+        let record = match self.parts.stores.jobs.get(id).await {
+            Ok(record) => record,
+            Err(error) => {
                 warn!(job_id = %id, error = %chain(&error), "lost worker's job could not be read");
                 return;
             }
@@ -383,7 +529,12 @@ impl Inner {
             } else {
                 Duration::ZERO
             };
-            self.desk.lock().delay(now.plus(pause), entry);
+            {
+                let mut desk = self.desk.lock();
+                if desk.admits(self.options.max_parked) {
+                    desk.delay(now.plus(pause), entry);
+                }
+            }
             self.room.notify_one();
         }
     }
@@ -403,7 +554,7 @@ impl Inner {
                 warn!(error = %chain(&error), "notes could not be written");
                 let mut desk = self.desk.lock();
                 // Bounded: notes only help people and restarts, and the next look renews the important ones.
-                if desk.notes.len() < self.options.max_parked {
+                if error.is_retryable() && desk.notes.len() < self.options.max_parked {
                     desk.notes.extend(notes);
                 }
                 return;

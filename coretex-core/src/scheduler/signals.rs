@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::Inner;
 use super::desk::Via;
 use super::intake::Handover;
+use super::results::News;
 use crate::bus::{self, Delivery, SubscribeOptions, Subscription};
 use crate::error::chain;
 use crate::jobs::{Change, JobEvent, JobStoreExt, Note, Outcome, PendingReason, TerminalDetail};
@@ -32,6 +33,7 @@ pub(super) struct Signals {
     pub heartbeats: Subscription,
     pub progress: Subscription,
     pub cancels: Subscription,
+    pub endings: Subscription,
 }
 
 /// Logs something wrong with a sender's packets, at most once a minute for each sender.
@@ -76,6 +78,7 @@ fn known(subject: &str) -> &'static str {
         subjects::HEARTBEAT,
         subjects::PROGRESS,
         subjects::CANCEL,
+        subjects::ENDED,
     ]
     .into_iter()
     .find(|name| *name == subject)
@@ -98,6 +101,7 @@ impl Inner {
             cancels: bus
                 .subscribe(subjects::CANCEL, SubscribeOptions::queue(subjects::SCHEDULER))
                 .await?,
+            endings: bus.subscribe(subjects::ENDED, SubscribeOptions::tap()).await?,
         })
     }
 
@@ -201,6 +205,30 @@ impl Inner {
         }
     }
 
+    /// Jobs placed here whose end another replica has stored.
+    pub(super) async fn take_endings(self: Arc<Self>, mut endings: Subscription) {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                batch = endings.next_batch(self.options.batch) => batch,
+            };
+            if batch.is_empty() {
+                return;
+            }
+            for delivery in batch {
+                match std::str::from_utf8(&delivery.payload) {
+                    Ok(lines) => self.ended_elsewhere(lines),
+                    Err(error) => {
+                        counter!(PACKETS_UNDECODABLE, "subject" => known(&delivery.subject)).increment(1);
+                        complain(subjects::ENDED, "", &error.to_string());
+                    }
+                }
+                settle(delivery).await;
+            }
+        }
+    }
+
     /// The message has reached the workers already; what is left is the job's record.
     async fn cancel(&self, cancel: &JobCancel, sender: &str) {
         let id = match JobId::try_new(&cancel.job_id) {
@@ -216,13 +244,16 @@ impl Inner {
             error_message: cancel.reason.clone(),
             ..TerminalDetail::default()
         });
-        let outcome = self.commit(&[change]).await.pop().flatten();
-        if matches!(outcome, Some(Outcome::Applied(_))) {
-            self.release(&id);
+        let outcome = self.commit(std::slice::from_ref(&change)).await.pop().flatten();
+        if let Some(Outcome::Applied(applied)) = outcome {
+            let mut news = News::default();
+            self.ended(&change, &applied, change.at, &mut news);
+            self.room.notify_one();
+            self.publish_all(news.into_messages()).await;
         }
     }
 
-    /// Frees the place of a job that is over, and of one more of its tenant's jobs.
+    /// Frees the place of a job that is not in flight any more.
     pub(super) fn release(&self, id: &JobId) {
         let settled = self.desk.lock().settle(id);
         if settled.is_some() {
@@ -269,6 +300,7 @@ impl Inner {
                     trace_id,
                     outgoing,
                     job,
+                    again: true,
                 }])
                 .await;
                 return;

@@ -35,6 +35,12 @@ macro_rules! on_backend {
                 undecodable_packets_harm_nobody,
                 two_schedulers_share_the_work_and_one_takes_over,
                 retries_are_limited,
+                two_schedulers_free_each_others_places,
+                jobs_turned_away_are_taken_when_there_is_room,
+                an_approval_that_nobody_heard_of_takes_effect,
+                a_job_that_ended_does_not_wait,
+                a_job_without_a_request_is_a_dead_letter,
+                one_lane_serves_waiting_jobs_too,
             );
         }
     };

@@ -22,6 +22,7 @@ fn entry(id: &str, tenant: &str, priority: JobPriority, since: i64) -> Entry {
         tenant: tenant.into(),
         class: Class::of(priority.into()),
         since: Timestamp::from_secs(since),
+        held: None,
     }
 }
 
@@ -109,6 +110,62 @@ fn batch_jobs_do_not_starve() {
     parked.push(demand("t"), entry("critical", "a", JobPriority::Critical, 6 * 60));
     parked.age(now(11));
     assert_eq!(order(&mut parked), ["old", "critical"]);
+}
+
+#[test]
+fn very_many_demands_without_room_are_looked_at_a_part_at_a_time() {
+    let mut parked = Parked::default();
+    let demands = 3 * MAX_REFUSALS;
+    for i in 0..demands {
+        let since = i64::try_from(i).unwrap();
+        parked.push(
+            demand(&format!("d{i}")),
+            entry(&format!("j{i}"), "x", JobPriority::Batch, since),
+        );
+    }
+    // Only the very last one has room; it is found after a few calls, and none of them asks for ever.
+    let last = format!("d{}", demands - 1);
+    let mut calls = 0;
+    let found = loop {
+        let mut asked = 0;
+        let taken = parked.take(128, |demand| {
+            asked += 1;
+            (demand.topic == last).then_some(())
+        });
+        assert!(asked <= MAX_REFUSALS + 1, "{asked}");
+        calls += 1;
+        if let Some((entry, ())) = taken.into_iter().next() {
+            break entry;
+        }
+        assert!(calls < 10);
+    };
+    assert_eq!(found.id.as_str(), format!("j{}", demands - 1));
+    // Something urgent does not wait for its turn.
+    parked.push(demand("urgent"), entry("urgent", "x", JobPriority::Critical, 0));
+    let taken = parked.take(128, |demand| (demand.topic == "urgent").then_some(()));
+    assert_eq!(taken.len(), 1);
+}
+
+#[test]
+fn what_is_forgotten_leaves_nothing_behind() {
+    let mut parked = Parked::default();
+    for i in 0..6 {
+        let tenant = format!("t{}", i % 2);
+        parked.push(
+            demand(&format!("d{}", i % 3)),
+            entry(&format!("j{i}"), &tenant, JobPriority::Batch, i),
+        );
+    }
+    parked.retain(|entry| entry.id.as_str() == "j3");
+    assert_eq!(parked.len(), 1);
+    assert!(parked.has_waiting(&demand("d0")));
+    assert!(
+        !parked.has_waiting(&demand("d1")),
+        "an empty group would hold up new jobs"
+    );
+    // And it may wait again.
+    parked.push(demand("d0"), entry("j0", "t0", JobPriority::Batch, 0));
+    assert_eq!(order(&mut parked), ["j3", "j0"]);
 }
 
 proptest! {

@@ -1,9 +1,15 @@
 //! What happens to jobs, told once for every backend. Sections are those of `docs/spec/scheduler.md`.
 
-use coretex_core::jobs::{Decision, JobState, NewJob};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coretex_core::approvals::{Approvals, Verdict};
+use coretex_core::backend::in_process::InProcessBus;
+use coretex_core::jobs::service::JobService;
+use coretex_core::jobs::{Change, Decision, JobEvent, JobState, JobStoreExt, NewJob};
 use coretex_core::protocol::agent::bus_packet::Payload;
 use coretex_core::protocol::agent::{Budget, JobCancel, JobPriority, JobResult, JobStatus};
-use coretex_core::protocol::{JobId, job_hash, subjects};
+use coretex_core::protocol::{JobId, TenantId, WorkerId, job_hash, subjects};
 use coretex_core::test_util::wait::until;
 use coretex_core::time::Clock;
 
@@ -27,7 +33,7 @@ pub(crate) async fn a_job_lives_from_submit_to_success(backend: Backend) {
 
     let record = world.reaches(&id, JobState::Running).await;
     assert_eq!(record.attempts, 1);
-    assert_eq!(record.worker_id.as_ref().map(|w| w.as_str()), Some("w1"));
+    assert_eq!(record.worker_id.as_ref().map(WorkerId::as_str), Some("w1"));
     assert_eq!(record.placement, "only worker of pool default, load 0/4");
     let decision = record.decision.expect("a decision is stored before the job runs");
     assert_eq!(decision.decision, Decision::Allow);
@@ -554,7 +560,7 @@ pub(crate) async fn two_schedulers_share_the_work_and_one_takes_over(backend: Ba
         // In one process the two share one bus, which the first would close.
         if i == JOBS / 2 && backend != Backend::Embedded {
             let first = world.platforms.remove(0);
-            first.shutdown(std::time::Duration::from_secs(10)).await;
+            first.shutdown(Duration::from_secs(10)).await;
         }
         world.result(&id, JobStatus::Succeeded).await;
     }
@@ -590,4 +596,124 @@ pub(crate) async fn retries_are_limited(backend: Backend) {
         record.outcome.error_message,
         "max retries exceeded (attempts=2, max_retries=1)"
     );
+}
+
+/// §8.
+pub(crate) async fn two_schedulers_free_each_others_places(backend: Backend) {
+    const JOBS: usize = 80;
+    let mut world = World::new(backend).await;
+    world.start_scheduler().await;
+    // One that cannot be asked: only the end of a job says that its place is free, and either of the two may hear that.
+    let mut worker = world.worker("w1", 10).await;
+    let mut ids = Vec::new();
+    for i in 0..JOBS {
+        let (id, request) = job(&format!("mixed{i}"));
+        world.submit(&request).await;
+        ids.push(id);
+    }
+    for _ in 0..JOBS {
+        let id = worker.id().await;
+        world.result(&id, JobStatus::Succeeded).await;
+    }
+    for id in &ids {
+        world.reaches(id, JobState::Succeeded).await;
+    }
+    until("nothing is left in flight", || async {
+        world
+            .platforms
+            .iter()
+            .filter_map(|platform| platform.scheduler.as_ref())
+            .all(|scheduler| scheduler.load().in_flight == 0)
+            .then_some(())
+    })
+    .await;
+}
+
+/// §4.
+pub(crate) async fn jobs_turned_away_are_taken_when_there_is_room(backend: Backend) {
+    let mut world = World::idle(backend).await;
+    world.start_scheduler_with(|options| options.max_parked = 2).await;
+    let mut waiting = std::collections::HashSet::new();
+    for i in 0..6 {
+        let (id, request) = job(&format!("crowd{i}"));
+        world.submit(&request).await;
+        world.reaches(&id, JobState::Pending).await;
+        waiting.insert(id);
+    }
+    let mut worker = world.worker("w1", 0).await;
+    while !waiting.is_empty() {
+        let id = worker.id().await;
+        assert!(waiting.remove(&id), "{id} came twice");
+        world.result(&id, JobStatus::Succeeded).await;
+    }
+}
+
+/// docs/spec/jobs.md §4.
+pub(crate) async fn an_approval_that_nobody_heard_of_takes_effect(backend: Backend) {
+    let world = World::new(backend).await;
+    let mut worker = world.worker("w1", 0).await;
+    let (id, mut request) = job("unheard");
+    request.topic = "job.careful".to_owned();
+    world.submit(&request).await;
+    world.reaches(&id, JobState::ApprovalRequired).await;
+    let (stores, clock) = (world.stores.clone(), Clock::system());
+    // What is published on this bus reaches nobody.
+    let service = JobService::new(
+        Arc::clone(&stores.jobs),
+        Arc::clone(&stores.payloads),
+        Arc::clone(&stores.dlq),
+        Arc::new(InProcessBus::new()),
+        clock.clone(),
+        TenantId::fallback(),
+    );
+    let kernel = Arc::clone(&world.platforms[0].kernel);
+    Approvals::new(stores.jobs, service, kernel, clock)
+        .approve(&id, &Verdict::default())
+        .await
+        .expect("approved");
+    assert_eq!(worker.id().await, id);
+}
+
+/// §4.
+pub(crate) async fn a_job_that_ended_does_not_wait(backend: Backend) {
+    let mut world = World::idle(backend).await;
+    world
+        .start_scheduler_with(|options| options.look_over = Duration::from_millis(1))
+        .await;
+    let scheduler = world.platforms[0].scheduler.clone().expect("a scheduler");
+    let (gone, request) = job("gone");
+    world.submit(&request).await;
+    let (stays, request) = job("stays");
+    world.submit(&request).await;
+    until("both wait", || async { (scheduler.load().parked == 2).then_some(()) }).await;
+    let cancel = Change::new(gone, JobEvent::Cancel, Clock::system().now());
+    world.stores.jobs.apply(cancel).await.expect("cancelled");
+    until("one waits", || async { (scheduler.load().parked == 1).then_some(()) }).await;
+    let mut worker = world.worker("w1", 0).await;
+    assert_eq!(worker.id().await, stays);
+}
+
+/// §8.
+pub(crate) async fn a_job_without_a_request_is_a_dead_letter(backend: Backend) {
+    let mut world = World::idle(backend).await;
+    let (id, _) = job("hollow");
+    let long_ago = Clock::system().now().minus(Duration::from_secs(120));
+    let hollow = Change::new(id.clone(), JobEvent::Park, long_ago);
+    world.stores.jobs.apply(hollow).await.expect("stored");
+    world.start_scheduler().await;
+    let record = world.reaches(&id, JobState::Failed).await;
+    assert_eq!(record.outcome.error_code, "request_missing");
+    let letter = world.stores.dlq.get(&id).await.expect("dlq").expect("a dead letter");
+    assert_eq!(letter.reason_code, "request_missing");
+}
+
+/// §1.
+pub(crate) async fn one_lane_serves_waiting_jobs_too(backend: Backend) {
+    let mut world = World::idle(backend).await;
+    world.start_scheduler_with(|options| options.lanes = 1).await;
+    let (id, request) = job("narrow");
+    world.submit(&request).await;
+    world.waits_because(&id, "no_workers").await;
+    let mut worker = world.worker("w1", 1).await;
+    assert_eq!(worker.id().await, id);
 }

@@ -141,6 +141,10 @@ impl World {
     }
 
     pub(crate) async fn start_scheduler(&mut self) {
+        self.start_scheduler_with(|_| {}).await;
+    }
+
+    pub(crate) async fn start_scheduler_with(&mut self, tune: impl FnOnce(&mut Options)) {
         let routing = ["job.default", "job.danger", "job.careful"]
             .into_iter()
             .fold(Routing::default(), |routing, topic| {
@@ -148,6 +152,7 @@ impl World {
             });
         let mut options = Options::default();
         options.ask_again = Duration::from_millis(200);
+        tune(&mut options);
         let kernel: Arc<dyn Kernel> = Arc::clone(&self.switch) as Arc<dyn Kernel>;
         let platform = Platform::builder(self.connect().await, self.stores.clone(), kernel)
             .routing(routing)
@@ -238,11 +243,9 @@ impl World {
     pub(crate) async fn reaches(&self, id: &JobId, state: JobState) -> JobRecord {
         let found = std::sync::Mutex::new(None);
         let record =
-            tokio::time::timeout(PATIENCE + Duration::from_secs(1), until_state(self, id, state, &found)).await;
-        match record {
-            Ok(record) => record,
-            Err(_) => panic!("job {id} never got {state}; it is {:?}", found.lock().unwrap()),
-        }
+            // A little less than `until` has, so that it is said here what the job was instead.
+            tokio::time::timeout(PATIENCE.mul_f32(0.9), until_state(self, id, state, &found)).await;
+        record.unwrap_or_else(|_| panic!("job {id} never got {state}; it is {:?}", found.lock()))
     }
 
     /// Waits until a note about why the job waits is written down.
@@ -263,7 +266,7 @@ async fn until_state(
 ) -> JobRecord {
     until(&format!("job {id} is {state}"), || async {
         let record = world.record(id).await;
-        found.lock().unwrap().clone_from(&record);
+        found.lock().expect("no panic").clone_from(&record);
         record.filter(|record| record.state == state)
     })
     .await
