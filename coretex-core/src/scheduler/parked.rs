@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 /// After such a wait a batch job counts as interactive, after two any job as critical, so that nothing starves.
 pub const AGEING: Duration = Duration::from_secs(5 * 60);
 
+/// How exactly that is kept.
+const AGEING_STEP: Duration = Duration::from_secs(10);
+
 /// How urgent a job is; lower is sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class(usize);
@@ -147,6 +150,7 @@ pub struct Parked {
     resume: Option<Rank>,
     ids: HashSet<JobId>,
     sequence: u64,
+    aged: Option<Timestamp>,
 }
 
 /// Moves a group to where its first job belongs.
@@ -206,8 +210,12 @@ impl Parked {
         rerank(&mut self.order, &demand, before, group.head());
     }
 
-    /// Lets jobs that have waited long count as more urgent.
+    /// Lets jobs that have waited long count as more urgent. Looks at every group, so it does that only now and then.
     pub fn age(&mut self, now: Timestamp) {
+        if self.aged.is_some_and(|aged| aged <= now && now.since(aged) < AGEING_STEP) {
+            return;
+        }
+        self.aged = Some(now);
         for (demand, group) in &mut self.groups {
             let before = group.head();
             // From batch to interactive after one period, from interactive to critical after two: both are waits in all,
