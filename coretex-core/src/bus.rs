@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{BoxError, Retry};
 use crate::protocol::JobId;
@@ -181,6 +182,7 @@ impl Delivery {
 /// A live subscription: pulled, never pushed. Dropping it unsubscribes; a durable consumer stays with the broker.
 pub struct Subscription {
     stream: Pin<Box<dyn Stream<Item = Delivery> + Send>>,
+    close: CancellationToken,
 }
 
 impl fmt::Debug for Subscription {
@@ -190,14 +192,21 @@ impl fmt::Debug for Subscription {
 }
 
 impl Subscription {
-    /// For backends.
-    pub fn new(stream: impl Stream<Item = Delivery> + Send + 'static) -> Self {
+    /// For backends. The stream ends after `close`, once it has given out what was delivered before.
+    pub fn new(stream: impl Stream<Item = Delivery> + Send + 'static, close: CancellationToken) -> Self {
         Self {
             stream: Box::pin(stream),
+            close,
         }
     }
 
-    /// The next message; `None` once the bus is closed.
+    /// Takes no new messages. Those that have been delivered to this process still come, then the end: nothing that only
+    /// this subscription was given is lost.
+    pub fn close(&self) {
+        self.close.cancel();
+    }
+
+    /// The next message; `None` once the bus or the subscription is closed.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.

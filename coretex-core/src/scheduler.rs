@@ -25,7 +25,6 @@ use arc_swap::ArcSwap;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -37,7 +36,7 @@ use self::desk::Desk;
 use self::effective::EffectiveConfig;
 use self::signals::Signals;
 use crate::backend::Stores;
-use crate::bus::{self, Bus, Subscription};
+use crate::bus::{self, Bus, Delivery, Subscription};
 use crate::error::chain;
 use crate::jobs::{Change, Outcome};
 use crate::metrics::{JOBS_IN_FLIGHT, JOBS_PARKED, STORE_RETRIES};
@@ -258,35 +257,25 @@ impl Inner {
     }
 }
 
-/// At shutdown messages are taken until none has come for so long,
-const QUIET: Duration = Duration::from_millis(100);
-/// and no longer than this in all.
-const LINGER: Duration = Duration::from_millis(500);
-
 /// The pause before try number `attempt` (from 0) of something that failed: 20 ms, doubling, at most 1 s.
 fn back_off(attempt: u32) -> Duration {
     Duration::from_millis(20_u64.saturating_mul(1 << attempt.min(6)).min(1_000))
 }
 
 impl Inner {
-    fn told(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
+    /// The next messages; empty at the end. After `stop` no new ones are taken, and those that are here already, which
+    /// nobody else would get, come first.
+    async fn next_batch(&self, subscription: &mut Subscription) -> Vec<Delivery> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => subscription.close(),
+            batch = subscription.next_batch(self.options.batch) => return batch,
+        }
+        subscription.next_batch(self.options.batch).await
     }
 
-    /// The next messages of a subscription. At shutdown those that are on their way here, which nobody else may ever see,
-    /// and then none. `last` remembers when that has to be over.
-    async fn next_work(&self, subscription: &mut Subscription, last: &mut Option<Instant>) -> Vec<bus::Delivery> {
-        if last.is_none() {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => {}
-                batch = subscription.next_batch(self.options.batch) => return batch,
-            }
-        }
-        let now = Instant::now();
-        let quiet = (now + QUIET).min(*last.get_or_insert(now + LINGER));
-        let rest = subscription.next_batch(self.options.batch);
-        tokio::time::timeout_at(quiet, rest).await.unwrap_or_default()
+    fn told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// Applies changes, trying again until the store answers. `None` where there is no answer: at shutdown, or when the

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use metrics::counter;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use self::group::{Backlog, Group, Item};
 use crate::bus::{Bus, Error, Health, Message, SubscribeOptions, Subscription, subject};
@@ -284,7 +285,8 @@ impl Bus for InProcessBus {
         } else {
             Backlog::default()
         };
-        Ok(Subscription::new(group.join(&options, backlog)))
+        let close = CancellationToken::new();
+        Ok(Subscription::new(group.join(&options, backlog, close.clone()), close))
     }
 
     fn health(&self) -> watch::Receiver<Health> {

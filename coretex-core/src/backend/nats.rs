@@ -6,6 +6,7 @@ mod jetstream;
 mod live;
 mod no_responders;
 mod options;
+mod source;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use self::live::{Live, Tap};
 use self::no_responders::ReplyInbox;
 use self::options::Servers;
 pub use self::options::{JetStreamOptions, Options};
+use self::source::Source;
 use crate::bus::{Bus, Error, Health, Message, SubscribeOptions, Subscription, subject};
 use crate::error::{BoxError, chain};
 use crate::protocol::JobId;
@@ -281,12 +283,15 @@ impl Bus for NatsBus {
         let subscriber = self.listen(source, options.queue).await?;
         let stop = self.stop.clone().cancelled_owned();
         let max = options.max_in_flight;
+        let close = CancellationToken::new();
+        let source = Source::new(subscriber, close.clone());
         Ok(match consumer {
-            Some(consumer) => Subscription::new(
-                Durable::new(self.client.clone(), subscriber, consumer, max, self.tasks.clone()).take_until(stop),
-            ),
-            None if options.tap => Subscription::new(Tap::new(subscriber).take_until(stop)),
-            None => Subscription::new(Live::new(subscriber, max).take_until(stop)),
+            Some(consumer) => {
+                let durable = Durable::new(self.client.clone(), source, consumer, max, self.tasks.clone());
+                Subscription::new(durable.take_until(stop), close)
+            }
+            None if options.tap => Subscription::new(Tap::new(source).take_until(stop), close),
+            None => Subscription::new(Live::new(source, max).take_until(stop), close),
         })
     }
 

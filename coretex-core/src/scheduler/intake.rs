@@ -80,12 +80,11 @@ impl Inner {
 
     /// Takes submissions until the end, several batches at a time.
     pub(super) async fn take_submissions(self: Arc<Self>, mut submissions: Subscription) {
-        let mut last = None;
         loop {
             let Ok(permit) = Arc::clone(&self.intake).acquire_owned().await else {
                 return;
             };
-            let batch = self.next_work(&mut submissions, &mut last).await;
+            let batch = self.next_batch(&mut submissions).await;
             if batch.is_empty() {
                 return;
             }

@@ -61,12 +61,11 @@ impl Inner {
     /// Takes results until the end, several batches at a time.
     pub(super) async fn take_results(self: Arc<Self>, mut results: Subscription) {
         let lanes = Arc::new(Semaphore::new(self.options.lanes.max(1)));
-        let mut last = None;
         loop {
             let Ok(permit) = Arc::clone(&lanes).acquire_owned().await else {
                 return;
             };
-            let batch = self.next_work(&mut results, &mut last).await;
+            let batch = self.next_batch(&mut results).await;
             if batch.is_empty() {
                 return;
             }

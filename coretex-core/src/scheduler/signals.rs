@@ -107,11 +107,7 @@ impl Inner {
 
     /// The next packets of a subscription; `None` at the end.
     async fn packets(&self, subscription: &mut Subscription) -> Option<Vec<BusPacket>> {
-        let batch = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return None,
-            batch = subscription.next_batch(self.options.batch) => batch,
-        };
+        let batch = self.next_batch(subscription).await;
         if batch.is_empty() {
             return None;
         }

@@ -22,7 +22,8 @@ where
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking)
-        .await
-        .unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
+    let Ok(answer) = tokio::time::timeout(PATIENCE, asking).await else {
+        panic!("waited {PATIENCE:?} in vain: {what}");
+    };
+    answer
 }

@@ -225,6 +225,7 @@ async fn a_heartbeat_comes_at_once_on_change_and_at_intervals() {
         .capability("summarise")
         .label("team", "red")
         .max_parallel_jobs(4)
+        .heartbeat_interval(Duration::from_secs(5))
         .load(|| Load { cpu: 12.5, gpu: 50.0 })
         .handle("job.wait", move |_ctx, (): ()| {
             let gate = Arc::clone(&inside);

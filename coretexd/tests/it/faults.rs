@@ -21,7 +21,7 @@ fn dice() -> StdRng {
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(rand::random);
-    println!("CORETEX_TEST_SEED={seed}");
+    eprintln!("CORETEX_TEST_SEED={seed}");
     StdRng::seed_from_u64(seed)
 }
 

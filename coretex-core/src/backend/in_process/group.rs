@@ -13,6 +13,7 @@ use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::backend::delayed::Delayed;
@@ -259,7 +260,12 @@ impl Group {
         }
     }
 
-    pub(super) fn join(self: &Arc<Self>, options: &SubscribeOptions, backlog: Backlog) -> Member {
+    pub(super) fn join(
+        self: &Arc<Self>,
+        options: &SubscribeOptions,
+        backlog: Backlog,
+        close: CancellationToken,
+    ) -> Member {
         let mut state = self.state.lock();
         let id = state.next_seat;
         state.next_seat += 1;
@@ -277,6 +283,7 @@ impl Group {
             group: Arc::clone(self),
             seat: id,
             timer: None,
+            close,
         }
     }
 
@@ -371,6 +378,7 @@ pub(super) struct Member {
     group: Arc<Group>,
     seat: u64,
     timer: Option<Pin<Box<Sleep>>>,
+    close: CancellationToken,
 }
 
 impl Stream for Member {
@@ -399,6 +407,9 @@ impl Stream for Member {
                     this.group.room.notify_waiters();
                 }
                 return Poll::Ready(Some(this.deliver(item)));
+            }
+            if this.close.is_cancelled() && state.ready.is_empty() {
+                return Poll::Ready(None);
             }
             let seat = &mut state.seats[index];
             match &seat.waker {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_nats::{Client, Subject, Subscriber};
+use async_nats::{Client, Subject};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -14,13 +14,14 @@ use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::jetstream::Consumer;
+use super::source::Source;
 use super::{SEND_TIMEOUT, unavailable};
 use crate::bus::{Delivery, Error, Settle};
 
 /// The messages that a push consumer sends to this process.
 #[derive(Debug)]
 pub(super) struct Durable {
-    subscriber: Subscriber,
+    subscriber: Source,
     /// Kept alive so that it is created again should the broker lose it.
     _consumer: Arc<Consumer>,
     window: Arc<Window>,
@@ -44,7 +45,7 @@ struct State {
 impl Durable {
     pub(super) fn new(
         client: Client,
-        subscriber: Subscriber,
+        subscriber: Source,
         consumer: Arc<Consumer>,
         max_in_flight: usize,
         tasks: TaskTracker,

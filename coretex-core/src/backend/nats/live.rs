@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use async_nats::Subscriber;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -13,6 +12,7 @@ use metrics::counter;
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
+use super::source::Source;
 use crate::backend::delayed::Delayed;
 use crate::bus::{Delivery, Error, Settle};
 
@@ -21,10 +21,10 @@ const MAX_DELAYED: usize = 65_536;
 
 /// A core subscription of which nothing is ever settled.
 #[derive(Debug)]
-pub(super) struct Tap(Subscriber);
+pub(super) struct Tap(Source);
 
 impl Tap {
-    pub(super) fn new(subscriber: Subscriber) -> Self {
+    pub(super) fn new(subscriber: Source) -> Self {
         Self(subscriber)
     }
 }
@@ -42,7 +42,7 @@ impl Stream for Tap {
 /// A core subscription whose messages can be tried again.
 #[derive(Debug)]
 pub(super) struct Live {
-    subscriber: Subscriber,
+    subscriber: Source,
     window: Arc<Window>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -67,7 +67,7 @@ struct Item {
 }
 
 impl Live {
-    pub(super) fn new(subscriber: Subscriber, max_in_flight: usize) -> Self {
+    pub(super) fn new(subscriber: Source, max_in_flight: usize) -> Self {
         Self {
             subscriber,
             window: Arc::new(Window {

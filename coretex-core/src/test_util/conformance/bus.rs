@@ -54,6 +54,7 @@ macro_rules! bus_conformance {
             batches_take_what_is_there,
             large_payloads_arrive_whole,
             bad_subjects_are_refused,
+            closing_gives_out_what_has_arrived,
             draining_ends_everything,
         );
     };
@@ -403,6 +404,23 @@ pub async fn bad_subjects_are_refused(fixture: &Fixture) {
         let result = fixture.here.subscribe(filter, SubscribeOptions::default()).await;
         assert!(matches!(result, Err(Error::Refused { .. })), "{filter:?}: {result:?}");
     }
+}
+
+/// A closed subscription ends, and before that gives out, in order and without a gap, what it was delivered.
+pub async fn closing_gives_out_what_has_arrived(fixture: &Fixture) {
+    let mut subscription = subscribe(&fixture.there, RESULT, SubscribeOptions::queue("closing")).await;
+    for i in 0..50 {
+        send(&fixture.here, RESULT, i.to_string()).await;
+    }
+    assert_eq!(take(&mut subscription).await, "0");
+    subscription.close();
+    let mut expected = 1;
+    while let Some(delivery) = soon("the end", subscription.next()).await {
+        assert_eq!(text(&delivery), expected.to_string());
+        expected += 1;
+        delivery.ack().await.expect("acknowledged");
+    }
+    assert!(soon("the end", subscription.next_batch(10)).await.is_empty());
 }
 
 /// After draining: what was published before has arrived, subscriptions have ended, and nothing more is taken.

@@ -25,6 +25,7 @@ use coretex_core::scheduler::Options;
 use coretex_core::test_util::servers::{self, NatsServer, RedisServer};
 use coretex_core::test_util::wait::{PATIENCE, until};
 use coretex_core::time::{Clock, Timestamp};
+use parking_lot::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
@@ -241,11 +242,12 @@ impl World {
     }
 
     pub(crate) async fn reaches(&self, id: &JobId, state: JobState) -> JobRecord {
-        let found = std::sync::Mutex::new(None);
-        let record =
-            // A little less than `until` has, so that it is said here what the job was instead.
-            tokio::time::timeout(PATIENCE.mul_f32(0.9), until_state(self, id, state, &found)).await;
-        record.unwrap_or_else(|_| panic!("job {id} never got {state}; it is {:?}", found.lock()))
+        let found = Mutex::new(None);
+        let waiting = until_state(self, id, state, &found);
+        let Ok(record) = tokio::time::timeout(PATIENCE.mul_f32(0.95), waiting).await else {
+            panic!("job {id} never got {state}; it is {:?}", found.lock());
+        };
+        record
     }
 
     /// Waits until a note about why the job waits is written down.
@@ -258,15 +260,10 @@ impl World {
     }
 }
 
-async fn until_state(
-    world: &World,
-    id: &JobId,
-    state: JobState,
-    found: &std::sync::Mutex<Option<JobRecord>>,
-) -> JobRecord {
+async fn until_state(world: &World, id: &JobId, state: JobState, found: &Mutex<Option<JobRecord>>) -> JobRecord {
     until(&format!("job {id} is {state}"), || async {
         let record = world.record(id).await;
-        found.lock().expect("no panic").clone_from(&record);
+        found.lock().clone_from(&record);
         record.filter(|record| record.state == state)
     })
     .await

@@ -230,7 +230,7 @@ impl System {
             longest = longest.max(self.waited(*at, ended));
             self.judge(&record);
         }
-        println!("{count} jobs accepted, ended {ends:?}; longest wait beyond outages {longest:?}");
+        eprintln!("{count} jobs accepted, ended {ends:?}; longest wait beyond outages {longest:?}");
         assert!(longest <= SLACK, "a job waited {longest:?} longer than the outages");
         let twice: Vec<_> = self
             .runs
