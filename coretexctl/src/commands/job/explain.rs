@@ -82,7 +82,7 @@ fn because(doc: Doc<'_>) -> String {
         "FAILED" => "it failed, see below",
         "CANCELLED" => "somebody stopped it",
         "TIMEOUT" => "it took too long, or its worker was lost",
-        "DENIED" if !doc.text("approval_by").is_empty() => "people said no",
+        "DENIED" if !doc.time("approval_at").is_empty() => "people said no",
         "DENIED" => "policy said no",
         _ => "",
     }
@@ -114,11 +114,12 @@ fn matched(decision: Doc<'_>) -> String {
 }
 
 fn approval(doc: Doc<'_>) -> String {
-    let by = doc.text("approval_by");
-    if by.is_empty() {
+    // Whoever decided may not have said who they are; that they decided is on record all the same.
+    if doc.time("approval_at").is_empty() {
         return String::new();
     }
-    let mut text = format!("by {by}");
+    let by = Some(doc.text("approval_by")).filter(|by| !by.is_empty());
+    let mut text = format!("by {}", by.unwrap_or("somebody unnamed"));
     for (before, part) in [
         (" as ", doc.text("approval_role").to_owned()),
         (" at ", doc.time("approval_at")),
