@@ -272,6 +272,8 @@ impl Inner {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut health = self.parts.bus.health();
+        // A worker that nobody could have heard is not silent.
+        let mut hearing_since = self.parts.clock.now();
         loop {
             let mut reconnected = false;
             tokio::select! {
@@ -299,7 +301,10 @@ impl Inner {
             }
             self.parts.registry.purge(now);
             self.flush_notes().await;
-            let Overdue { check, ask, lost } = self.overdue(now);
+            if reconnected || !matches!(*health.borrow(), Health::Connected { .. }) {
+                hearing_since = now;
+            }
+            let Overdue { check, ask, lost } = self.overdue(now, hearing_since);
             self.check(check).await;
             self.ask(ask).await;
             for (id, job) in lost {
@@ -308,7 +313,7 @@ impl Inner {
         }
     }
 
-    fn overdue(&self, now: Timestamp) -> Overdue {
+    fn overdue(&self, now: Timestamp, hearing_since: Timestamp) -> Overdue {
         let mut overdue = Overdue::default();
         let mut desk = self.desk.lock();
         let desk = &mut *desk;
@@ -337,7 +342,7 @@ impl Inner {
                 }
                 None if job.worker.as_ref().is_some_and(|worker| {
                     let last = desk.fleet.last_heard(worker.as_str());
-                    self.is_lost(job, last, now)
+                    self.is_lost(job, last.max(Some(hearing_since)), now)
                 }) =>
                 {
                     overdue.lost.push((id.clone(), job.clone()));
