@@ -212,7 +212,10 @@ impl Parked {
 
     /// Lets jobs that have waited long count as more urgent. Looks at every group, so it does that only now and then.
     pub fn age(&mut self, now: Timestamp) {
-        if self.aged.is_some_and(|aged| aged <= now && now.since(aged) < AGEING_STEP) {
+        if self
+            .aged
+            .is_some_and(|aged| aged <= now && now.since(aged) < AGEING_STEP)
+        {
             return;
         }
         self.aged = Some(now);
