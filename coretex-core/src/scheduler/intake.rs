@@ -527,7 +527,11 @@ impl Inner {
                             then: Then::Park { demand },
                         });
                     }
-                    Placement::Impossible { why } => return Some(self.fail(item, now, "no_pool_mapping", why)),
+                    Placement::Impossible { why } => {
+                        let mut plan = self.fail(item, now, "no_pool_mapping", why);
+                        plan.change.decision = change.decision;
+                        return Some(plan);
+                    }
                 }
             }
         };

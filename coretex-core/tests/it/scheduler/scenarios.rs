@@ -189,8 +189,10 @@ pub(crate) async fn a_repeated_submission_runs_once(backend: Backend) {
         world.submit(&request).await;
     }
     world.submit(&last_request).await;
-    assert_eq!(worker.id().await, first);
-    assert_eq!(worker.id().await, last, "nothing came between");
+    // Lanes work side by side, so either may come first; nothing else comes.
+    let mut came = [worker.id().await, worker.id().await];
+    came.sort();
+    assert_eq!(came, [first.clone(), last.clone()]);
     assert_eq!(world.reaches(&first, JobState::Running).await.attempts, 1);
     world.result(&first, JobStatus::Succeeded).await;
     world.reaches(&first, JobState::Succeeded).await;
