@@ -42,16 +42,10 @@ fn request(id: &JobId) -> JobRequest {
 
 fn decision(at: Timestamp) -> DecisionRecord {
     DecisionRecord {
-        decision: Decision::Allow,
-        reason: String::new(),
         rule_id: "r17".to_owned(),
         policy_snapshot: "v1:0123456789abcdef".to_owned(),
-        constraints: None,
-        approval_required: false,
-        approval_ref: String::new(),
-        job_hash: String::new(),
-        checked_at: at,
         matched: vec!["topics: job.* matches job.default".to_owned()],
+        ..DecisionRecord::new(Decision::Allow, at)
     }
 }
 

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "server")]
 pub mod approvals;
+pub mod audit;
 pub mod backend;
 pub mod bus;
 pub mod cluster;

@@ -4,6 +4,7 @@ mod compile;
 mod conditions;
 mod effective;
 mod evaluate;
+mod explanation;
 mod fold;
 mod glob;
 mod index;
@@ -27,6 +28,7 @@ use crate::time::Timestamp;
 pub use compile::CompiledPolicy;
 pub use effective::EffectiveSafety;
 pub use evaluate::{Evaluation, evaluate};
+pub use explanation::{BASE, ConditionCheck, ConstraintOrigin, Drafts, Explanation, NearMiss, RuleRef};
 pub use glob::{Glob, GlobError};
 pub use input::PolicyInput;
 pub use kernel::{DEFAULT_RELOAD_INTERVAL, KernelStatus, LoadError, LocalKernel};
@@ -42,6 +44,17 @@ pub struct Unavailable {
     /// What lies beneath.
     #[source]
     pub source: Option<BoxError>,
+}
+
+/// Why there is no explanation.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// There is no policy to explain by.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// A draft is refused.
+    #[error(transparent)]
+    Draft(#[from] DocumentError),
 }
 
 /// Whoever decides. In process or remote; never the caller.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::JobState;
-use crate::protocol::agent::{DecisionType, PolicyConstraints};
+use crate::protocol::agent::{DecisionType, PolicyCheckRequest, PolicyConstraints, PolicyRemediation};
 use crate::protocol::{InstanceId, JobId, TraceId, WorkerId};
 use crate::time::Timestamp;
 
@@ -102,6 +104,94 @@ pub struct DecisionRecord {
     pub checked_at: Timestamp,
     /// Which conditions of the rule held, and on what, for people: `topics: job.* matches job.x`.
     pub matched: Vec<String>,
+    /// On which terms people say yes; set when approval is required.
+    pub terms: Option<ApprovalTerms>,
+    /// Safer ways to ask for the same thing.
+    pub remediations: Vec<PolicyRemediation>,
+    /// What was judged, whole: judging it again by the same policy gives the same decision.
+    pub input: Option<Arc<PolicyCheckRequest>>,
+}
+
+impl DecisionRecord {
+    /// A decision and nothing else.
+    pub fn new(decision: Decision, checked_at: Timestamp) -> Self {
+        Self {
+            decision,
+            reason: String::new(),
+            rule_id: String::new(),
+            policy_snapshot: String::new(),
+            constraints: None,
+            approval_required: false,
+            approval_ref: String::new(),
+            job_hash: String::new(),
+            checked_at,
+            matched: Vec::new(),
+            terms: None,
+            remediations: Vec::new(),
+            input: None,
+        }
+    }
+}
+
+/// On which terms people say yes to a job. See `docs/spec/approvals.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalTerms {
+    /// How many distinct principals must say yes; at least 1.
+    pub quorum: u32,
+    /// How long after the decision they may; `None` is for ever.
+    #[serde(default, rename = "expires_after_ms", with = "millis", skip_serializing_if = "Option::is_none")]
+    pub expires_after: Option<Duration>,
+    /// What happens then.
+    #[serde(default)]
+    pub on_expiry: OnExpiry,
+}
+
+impl Default for ApprovalTerms {
+    fn default() -> Self {
+        Self {
+            quorum: 1,
+            expires_after: None,
+            on_expiry: OnExpiry::Deny,
+        }
+    }
+}
+
+/// What happens to a job that nobody decided about in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiry {
+    /// It is denied, with a dead letter.
+    #[default]
+    Deny,
+    /// It runs.
+    Allow,
+}
+
+impl OnExpiry {
+    /// The name in documents, JSON and stores.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+/// A duration as whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = value.map(|value| u64::try_from(value.as_millis()).unwrap_or(u64::MAX));
+        serde::Serialize::serialize(&millis, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+    }
 }
 
 /// Who said yes or no.
@@ -246,8 +336,10 @@ pub struct JobRecord {
     pub deadline: Option<Timestamp>,
     /// The last decision.
     pub decision: Option<DecisionRecord>,
-    /// What people said.
+    /// What people said last.
     pub approval: Option<ApprovalRecord>,
+    /// Everybody who said yes since the job began to wait for people, in order; a principal once.
+    pub votes: Vec<ApprovalRecord>,
     /// Why it waits, while it is pending.
     pub pending: Option<PendingNote>,
     /// Which replica looks after it, while it is open.

@@ -206,6 +206,10 @@ pub enum JobEvent {
     Park,
     /// Policy asks for people.
     RequireApproval,
+    /// Somebody said yes, but more have to.
+    Vote,
+    /// Policy has changed since it asked for people: it is judged again.
+    Rejudge,
     /// People said yes.
     Approve,
     /// Policy or people said no.
@@ -233,7 +237,7 @@ impl JobEvent {
             Self::Submit => StateSet::ABSENT,
             Self::Park => StateSet::ABSENT.or(StateSet::of(&[Pending])),
             Self::RequireApproval => StateSet::ABSENT.or(WAITING),
-            Self::Approve => StateSet::of(&[ApprovalRequired]),
+            Self::Vote | Self::Rejudge | Self::Approve => StateSet::of(&[ApprovalRequired]),
             Self::Deny | Self::Fail => StateSet::ABSENT.or(WAITING).or(StateSet::of(&[JobState::Scheduled])),
             // SCHEDULED: a reference scheduler died between its three commits.
             Self::Dispatch => StateSet::ABSENT.or(StateSet::of(&[Pending, JobState::Scheduled])),
@@ -250,8 +254,8 @@ impl JobEvent {
             ApprovalRequired, Cancelled, Denied, Dispatched, Failed, Pending, Running, Scheduled, Succeeded, Timeout,
         };
         match self {
-            Self::Submit | Self::Park | Self::Approve | Self::Requeue => &[Pending],
-            Self::RequireApproval => &[ApprovalRequired],
+            Self::Submit | Self::Park | Self::Rejudge | Self::Approve | Self::Requeue => &[Pending],
+            Self::RequireApproval | Self::Vote => &[ApprovalRequired],
             Self::Deny | Self::Finish(Denied) => &[Denied],
             Self::Dispatch => &[Scheduled, Dispatched, Running],
             Self::Finish(Succeeded) => &[Succeeded],

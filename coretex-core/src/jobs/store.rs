@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
 use super::{ApprovalRecord, DecisionRecord, JobEvent, JobRecord, JobState, PendingNote, Revision, TerminalDetail};
+use crate::audit::AuditRecord;
 use crate::error::StoreError;
 use crate::protocol::agent::JobRequest;
 use crate::protocol::{InstanceId, JobId, TenantId, TraceId, WorkerId};
@@ -93,6 +94,11 @@ pub struct Change {
     pub decision: Option<DecisionRecord>,
     /// Replaces what people said.
     pub approval: Option<ApprovalRecord>,
+    /// Appended to what people said ([`JobRecord::votes`]). A change to APPROVAL_REQUIRED that carries a decision forgets
+    /// them first.
+    pub vote: Option<ApprovalRecord>,
+    /// Written to the outbox of the audit log in the same commit.
+    pub audit: Option<AuditRecord>,
     /// Replaces why it waits; cleared by every change that is without.
     pub pending: Option<PendingNote>,
     /// Which replica looks after it from now on.
@@ -127,6 +133,8 @@ impl Change {
             trace_id: None,
             decision: None,
             approval: None,
+            vote: None,
+            audit: None,
             pending: None,
             owner: None,
             worker_id: None,
@@ -289,6 +297,37 @@ pub struct ListQuery {
 pub struct Page {
     /// The jobs, in order.
     pub jobs: Vec<JobRecord>,
+    /// Where the rest begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// A decision, and the job it was about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedDecision {
+    /// The job.
+    pub job_id: JobId,
+    /// The decision, with its input.
+    pub decision: DecisionRecord,
+}
+
+/// A question for the decision log.
+#[derive(Debug, Clone, Default)]
+pub struct DecisionQuery {
+    /// Only decisions of this time or later.
+    pub from: Option<Timestamp>,
+    /// Only decisions before this time.
+    pub until: Option<Timestamp>,
+    /// Only after this place in the list.
+    pub after: Option<Cursor>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A part of the decision log.
+#[derive(Debug, Clone, Default)]
+pub struct DecisionPage {
+    /// The decisions, newest first.
+    pub items: Vec<LoggedDecision>,
     /// Where the rest begins; `None` at the end.
     pub next: Option<Cursor>,
 }

@@ -316,6 +316,7 @@ impl Kernel for LocalKernel {
             checked_at: now,
             matched: evaluation.explain(&policy, &input),
             reason: evaluation.reason.into_owned(),
+            ..DecisionRecord::new(evaluation.decision, now)
         })
     }
 

@@ -103,16 +103,8 @@ impl Inner {
             {
                 Ok(decision) => decision,
                 Err(error) if self.options.deny_without_policy => DecisionRecord {
-                    decision: Decision::Deny,
                     reason: format!("safety kernel error: {}", chain(&error)),
-                    rule_id: String::new(),
-                    policy_snapshot: String::new(),
-                    constraints: None,
-                    approval_required: false,
-                    approval_ref: String::new(),
-                    job_hash: String::new(),
-                    checked_at: now,
-                    matched: Vec::new(),
+                    ..DecisionRecord::new(Decision::Deny, now)
                 },
                 Err(error) => {
                     self.unjudged.store(true, Ordering::Relaxed);
@@ -193,5 +185,6 @@ fn question(request: &JobRequest, tenant: &TenantId, config: Option<&str>) -> Po
             .as_bytes()
             .to_vec(),
         meta: request.meta.clone(),
+        drafts: std::collections::BTreeMap::new(),
     }
 }

@@ -144,16 +144,13 @@ impl Rig {
         let now = self.platform.clock.now();
         let mut change = Change::new(id.clone(), JobEvent::RequireApproval, now);
         change.decision = Some(DecisionRecord {
-            decision: Decision::RequireApproval,
             reason: "ask first".to_owned(),
             rule_id: "r1".to_owned(),
             policy_snapshot: self.platform.kernel.snapshots().await.unwrap().remove(0),
-            constraints: None,
             approval_required: true,
             approval_ref: id.to_string(),
             job_hash: job_hash(&request),
-            checked_at: now,
-            matched: Vec::new(),
+            ..DecisionRecord::new(Decision::RequireApproval, now)
         });
         self.apply(change).await;
     }

@@ -263,6 +263,7 @@ impl Row {
                 .map(|decision| decision.into_record(id.as_str()))
                 .transpose()?,
             approval: self.approval.map(Into::into),
+            votes: Vec::new(),
             pending: self.pending.map(|pending| pending.into_note(id.as_str())).transpose()?,
             placement: self.placement,
             dispatched_at: self.dispatched_at.map(Timestamp::from_micros),
@@ -318,6 +319,7 @@ impl DecisionRow {
             job_hash: self.job_hash,
             checked_at: Timestamp::from_micros(self.checked_at),
             matched: self.matched,
+            ..DecisionRecord::new(decision, Timestamp::ZERO)
         })
     }
 }

@@ -13,16 +13,10 @@ use super::support::{Bench, DATA_TTL, META_TTL, START, at, fields, job, new_job,
 
 fn decision(verdict: Decision) -> DecisionRecord {
     DecisionRecord {
-        decision: verdict,
         reason: "because \"so\"".to_owned(),
         rule_id: "r3".to_owned(),
         policy_snapshot: "v1:abc".to_owned(),
-        constraints: None,
-        approval_required: false,
-        approval_ref: String::new(),
-        job_hash: String::new(),
-        checked_at: at(5),
-        matched: vec![],
+        ..DecisionRecord::new(verdict, at(5))
     }
 }
 

@@ -166,6 +166,7 @@ pub(super) fn record(
             .map(Timestamp::from_secs),
         decision: decision(&mut f),
         approval: approval(&mut f),
+        votes: Vec::new(),
         pending,
         owner: f.id("cx_owner"),
         worker_id: f.id("cx_worker_id"),
@@ -197,6 +198,7 @@ fn decision(f: &mut Fields) -> Option<DecisionRecord> {
         job_hash: f.text("safety_job_hash"),
         checked_at: f.micros("safety_checked_at").unwrap_or_default(),
         matched: f.json("cx_matched"),
+        ..DecisionRecord::new(decision, Timestamp::ZERO)
     })
 }
 
@@ -234,8 +236,8 @@ struct Entry<'a> {
 /// `None` for the blank entries that the reference writes when there are no constraints, and for what is no entry.
 pub(super) fn decision_entry(text: &str) -> Option<DecisionRecord> {
     let entry: Entry<'_> = serde_json::from_str(text).ok()?;
+    let decision = entry.decision.parse().ok()?;
     Some(DecisionRecord {
-        decision: entry.decision.parse().ok()?,
         reason: entry.reason,
         rule_id: entry.rule_id,
         policy_snapshot: entry.policy_snapshot,
@@ -247,6 +249,7 @@ pub(super) fn decision_entry(text: &str) -> Option<DecisionRecord> {
         job_hash: entry.job_hash,
         checked_at: Timestamp::from_micros(entry.checked_at),
         matched: entry.matched,
+        ..DecisionRecord::new(decision, Timestamp::ZERO)
     })
 }
 

@@ -163,18 +163,7 @@ pub async fn decisions_without_constraints_are_kept(fixture: &Fixture) {
     let scene = Scene::new();
     let id = scene.job("job");
     create(fixture, &id, scene.at(0)).await;
-    let bare = DecisionRecord {
-        decision: Decision::Allow,
-        reason: String::new(),
-        rule_id: String::new(),
-        policy_snapshot: String::new(),
-        constraints: None,
-        approval_required: false,
-        approval_ref: String::new(),
-        job_hash: String::new(),
-        checked_at: scene.at(9),
-        matched: vec![],
-    };
+    let bare = DecisionRecord::new(Decision::Allow, scene.at(9));
     let full = DecisionRecord {
         constraints: Some(constraints()),
         approval_required: true,

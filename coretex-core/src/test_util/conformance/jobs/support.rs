@@ -64,16 +64,11 @@ pub(super) fn worker(name: &str) -> WorkerId {
 
 pub(super) fn decision(decision: Decision, at: Timestamp) -> DecisionRecord {
     DecisionRecord {
-        decision,
         reason: "because it is \"so\", größer".to_owned(),
         rule_id: "rule-1".to_owned(),
         policy_snapshot: "v1:abc".to_owned(),
-        constraints: None,
-        approval_required: false,
-        approval_ref: String::new(),
-        job_hash: String::new(),
-        checked_at: at,
         matched: vec!["topics: job.* matches job.tests".to_owned()],
+        ..DecisionRecord::new(decision, at)
     }
 }
 
