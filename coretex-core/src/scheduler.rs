@@ -76,6 +76,8 @@ pub struct Options {
     pub keep_request_bytes: usize,
     /// After this long without a confirmation, a worker that confirms is asked again.
     pub ask_again: Duration,
+    /// How often a worker that confirmed a job is asked whether it still has it: its result may have been lost on the way.
+    pub ask_running: Duration,
     /// How often what waits here is compared with what is pending in the store. If that takes long it is done less often.
     pub look_over: Duration,
     /// How long a silent worker's jobs are left alone after it stopped to count as alive.
@@ -101,6 +103,7 @@ impl Default for Options {
             max_parked: 1_000_000,
             keep_request_bytes: 512,
             ask_again: Duration::from_millis(1_500),
+            ask_running: Duration::from_secs(20),
             look_over: Duration::from_secs(30),
             lost_grace: Duration::from_secs(30),
             worker_lost: WorkerLost::default(),
@@ -242,6 +245,8 @@ impl Inner {
         tasks.spawn(Arc::clone(inner).reconcile());
         tasks.spawn(Arc::clone(inner).write_snapshots());
         tasks.spawn(Arc::clone(inner).reload_config());
+        let roll = Arc::clone(inner);
+        tasks.spawn(async move { roll.call_roll().await });
         tasks.close();
 
         stop.cancelled().await;

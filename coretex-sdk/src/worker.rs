@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use coretex_core::bus::{Health, SubscribeOptions, Subscription};
+use coretex_core::bus::{self, Health, SubscribeOptions, Subscription};
+use coretex_core::error::chain;
 use coretex_core::protocol::{WorkerId, subjects};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub use self::builder::Builder;
 use self::core::Core;
@@ -76,8 +77,20 @@ impl Worker {
         for subscription in subscriptions {
             intakes.spawn(intake::jobs(Arc::clone(&core), subscription, stop.intake.clone()));
         }
+        let roll = match subscribe(&core, subjects::STARTED, None).await {
+            Ok(roll) => Some(roll),
+            // Not every broker lets workers listen there: the regular heartbeats will do.
+            Err(Error::Subscribe {
+                source: source @ bus::Error::Refused { .. },
+                ..
+            }) => {
+                debug!(error = %chain(&source), "no roll calls");
+                None
+            }
+            Err(error) => return Err(error),
+        };
         pulse::beat(&core).await;
-        tasks.spawn(pulse::run(Arc::clone(&core), stop.end.clone()));
+        tasks.spawn(pulse::run(Arc::clone(&core), roll, stop.end.clone()));
         info!(worker_id = %core.settings.id, pool = core.settings.pool, topics = core.handlers.len(), "working");
         guard.disarm();
 

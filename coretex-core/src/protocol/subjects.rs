@@ -19,6 +19,8 @@ pub const WORKFLOW_EVENT: &str = "sys.workflow.event";
 
 /// What schedulers tell each other: jobs that ended. Outside `sys.`, so that no stream keeps it.
 pub const ENDED: &str = "coretex.scheduler.ended";
+/// The roll call: a scheduler that knows no worker yet asks all to say that they live. Outside `sys.` as well.
+pub const STARTED: &str = "coretex.scheduler.started";
 
 /// The queue group of the schedulers, and their sender id.
 pub const SCHEDULER: &str = "coretex-scheduler";

@@ -78,6 +78,8 @@ pub(super) struct Desk {
     /// A job was turned away because too many wait here. It is PENDING in the store.
     pub overflowed: bool,
     pub in_flight: HashMap<JobId, InFlight>,
+    /// Workers with jobs of ours that were silent and have just been heard of; empty for one without an id.
+    pub returned: HashSet<String>,
     /// What is to be written down at the next occasion.
     pub notes: Vec<Note>,
 }
@@ -175,6 +177,26 @@ impl Desk {
             self.limited.remove(tenant);
         }
         woken > 0
+    }
+
+    /// Makes every job in flight one to ask about now.
+    pub(super) fn ask_about_all(&mut self, now: Timestamp) {
+        for job in self.in_flight.values_mut() {
+            job.ask_at = now;
+        }
+    }
+
+    /// The same for the jobs of workers that came back.
+    pub(super) fn ask_returned(&mut self, now: Timestamp) {
+        let returned = std::mem::take(&mut self.returned);
+        if returned.is_empty() {
+            return;
+        }
+        for job in self.in_flight.values_mut() {
+            if returned.contains(job.worker.as_ref().map_or("", WorkerId::as_str)) {
+                job.ask_at = now;
+            }
+        }
     }
 
     /// Forgets a placed job and frees its place. Returns it, and the pool that has more room now.

@@ -245,6 +245,11 @@ impl Fleet {
         None
     }
 
+    /// Whether this worker has jobs of ours and is silent, or was never heard of.
+    pub fn misses(&self, id: &str) -> bool {
+        self.unseen.contains_key(id)
+    }
+
     /// When a worker that has jobs of ours and is silent was last heard of; `None` if it never was.
     pub fn last_heard(&self, id: &str) -> Option<Timestamp> {
         self.unseen.get(id)?.last

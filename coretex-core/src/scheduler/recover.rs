@@ -36,8 +36,6 @@ const ORPHAN_AGE: Duration = Duration::from_secs(2);
 const PAGE: usize = 500;
 /// How often jobs in flight are looked after.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often a worker that confirmed a job is asked whether it still has it: its result may have been lost on the way.
-pub(super) const ASK_RUNNING: Duration = Duration::from_secs(20);
 /// How many workers are asked at once.
 const ASK_BATCH: usize = 256;
 /// How many jobs are looked up at once whose workers cannot be asked.
@@ -104,6 +102,7 @@ impl Inner {
         let mut known: Option<HashSet<InstanceId>> = None;
         let mut watched_until = Timestamp::ZERO;
         let mut look_over_at = Instant::now() + self.options.look_over;
+        let mut failed = false;
         // Ends with the other half of the membership, at shutdown.
         while seen.changed().await.is_ok() {
             let live = seen.borrow_and_update().clone();
@@ -112,6 +111,11 @@ impl Inner {
                 .is_none_or(|known| known.iter().any(|id| !live.contains(id)));
             let now = self.parts.clock.now();
             let done = if someone_left {
+                if !failed {
+                    // On a bus that keeps nothing, results of our jobs may have gone to the one that left.
+                    self.desk.lock().ask_about_all(now);
+                    self.look.notify_one();
+                }
                 // A job that changed hands while we looked is seen by the watch below.
                 watched_until = now.minus(ORPHAN_AGE * 2);
                 self.adopt_all(&live).await
@@ -130,6 +134,7 @@ impl Inner {
                 }
                 adopted
             };
+            failed = done.is_err();
             match done {
                 Ok(0) => known = Some(live),
                 Ok(adopted) => {
@@ -294,10 +299,12 @@ impl Inner {
                 desk.fleet.purge(now);
                 if reconnected {
                     // What was said while nobody could hear it is lost: ask everyone.
-                    for job in desk.in_flight.values_mut() {
-                        job.ask_at = now;
-                    }
+                    desk.ask_about_all(now);
                 }
+                desk.ask_returned(now);
+            }
+            if reconnected {
+                self.call_roll().await;
             }
             self.parts.registry.purge(now);
             self.flush_notes().await;
@@ -392,9 +399,9 @@ impl Inner {
 
     fn next_ask(&self, job: &InFlight) -> Duration {
         if job.confirmed {
-            ASK_RUNNING
+            self.options.ask_running
         } else {
-            (self.options.ask_again * (1 << job.asked.min(4))).min(ASK_RUNNING)
+            (self.options.ask_again * (1 << job.asked.min(4))).min(self.options.ask_running)
         }
     }
 
@@ -502,7 +509,7 @@ impl Inner {
     }
 
     fn look_later(&self, id: &JobId) {
-        let at = self.parts.clock.now().plus(ASK_RUNNING);
+        let at = self.parts.clock.now().plus(self.options.ask_running);
         if let Some(job) = self.desk.lock().in_flight.get_mut(id) {
             job.ask_at = at;
         }

@@ -14,13 +14,13 @@ use super::Inner;
 use super::desk::Via;
 use super::intake::Handover;
 use super::results::News;
-use crate::bus::{self, Delivery, SubscribeOptions, Subscription};
+use crate::bus::{self, Delivery, Message, SubscribeOptions, Subscription};
 use crate::error::chain;
 use crate::jobs::{Change, JobEvent, JobStoreExt, Note, Outcome, PendingReason, TerminalDetail};
 use crate::metrics::{HEARTBEATS_BAD_ID, PACKETS_INVALID, PACKETS_UNDECODABLE};
 use crate::protocol::agent::bus_packet::Payload;
 use crate::protocol::agent::{BusPacket, Heartbeat, JobCancel, JobProgress, JobStatus};
-use crate::protocol::{JobId, WorkerId, decode_packet, subjects};
+use crate::protocol::{JobId, PROTOCOL_VERSION, WorkerId, decode_packet, encode_packet, subjects};
 
 /// How often one sender's bad packets are logged.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
@@ -119,6 +119,26 @@ impl Inner {
         Some(packets)
     }
 
+    /// Asks all workers to say that they live, so that nothing waits for their regular heartbeats. Those that do not
+    /// know the call are heard of at their own time.
+    pub(super) async fn call_roll(&self) {
+        let call = BusPacket {
+            trace_id: self.options.instance.as_str().to_owned(),
+            sender_id: subjects::SCHEDULER.to_owned(),
+            created_at: Some(self.parts.clock.now().to_proto()),
+            protocol_version: PROTOCOL_VERSION,
+            ..BusPacket::default()
+        };
+        let message = Message {
+            subject: subjects::STARTED.to_owned(),
+            payload: encode_packet(&call),
+            message_id: None,
+        };
+        if let Err(error) = self.parts.bus.publish(message).await {
+            debug!(error = %chain(&error), "roll not called");
+        }
+    }
+
     pub(super) async fn take_heartbeats(self: Arc<Self>, mut heartbeats: Subscription) {
         while let Some(packets) = self.packets(&mut heartbeats).await {
             for packet in packets {
@@ -151,8 +171,20 @@ impl Inner {
         }
         let now = self.parts.clock.now();
         let heartbeat = self.parts.registry.observe(heartbeat, now);
-        if self.desk.lock().fleet.observe(heartbeat, now) {
+        let (room, returned) = {
+            let mut desk = self.desk.lock();
+            let returned = desk.fleet.misses(&heartbeat.worker_id);
+            if returned {
+                desk.returned.insert(heartbeat.worker_id.clone());
+            }
+            (desk.fleet.observe(heartbeat, now), returned)
+        };
+        if room {
             self.room.notify_one();
+        }
+        if returned {
+            // What became of its jobs is to be asked at once: nobody may have heard what it said meanwhile.
+            self.look.notify_one();
         }
     }
 
@@ -181,7 +213,7 @@ impl Inner {
             return;
         }
         job.asked = 0;
-        job.ask_at = now.plus(super::recover::ASK_RUNNING);
+        job.ask_at = now.plus(self.options.ask_running);
         if job.confirmed {
             return;
         }

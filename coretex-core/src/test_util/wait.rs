@@ -10,7 +10,18 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Panics
 /// If it does not within [`PATIENCE`]; `what` says what was waited for.
-pub async fn until<T, F>(what: &str, mut probe: impl FnMut() -> F) -> T
+pub async fn until<T, F>(what: &str, probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    until_within(PATIENCE, what, probe).await
+}
+
+/// The same with a patience of its own, for what takes a slow machine its time.
+///
+/// # Panics
+/// If it does not within `patience`.
+pub async fn until_within<T, F>(patience: Duration, what: &str, mut probe: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
@@ -22,8 +33,8 @@ where
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let Ok(answer) = tokio::time::timeout(PATIENCE, asking).await else {
-        panic!("waited {PATIENCE:?} in vain: {what}");
+    let Ok(answer) = tokio::time::timeout(patience, asking).await else {
+        panic!("waited {patience:?} in vain: {what}");
     };
     answer
 }

@@ -41,6 +41,9 @@ macro_rules! on_backend {
                 a_job_that_ended_does_not_wait,
                 a_job_without_a_request_is_a_dead_letter,
                 one_lane_serves_waiting_jobs_too,
+                a_result_that_a_dead_replica_took_is_asked_for,
+                a_new_scheduler_calls_the_roll,
+                a_worker_that_was_not_known_yet_is_asked_when_it_is_heard_of,
             );
         }
     };

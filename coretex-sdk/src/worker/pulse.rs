@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use coretex_core::bus::{Health, Message};
+use coretex_core::bus::{Health, Message, Subscription};
 use coretex_core::error::chain;
 use coretex_core::protocol::agent::{Heartbeat, bus_packet::Payload};
 use coretex_core::protocol::{encode_packet, labels, packet, subjects};
@@ -22,6 +22,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// After a reconnect, results that are this much older than the last good moment are sent again: they may have been on
 /// the wire. Repeats are harmless.
 const IN_DOUBT: Duration = Duration::from_secs(5);
+/// How many roll calls are taken at once.
+const MAX_CALLS: usize = 64;
 
 /// Label of workers that finish what they have and take no more.
 const DRAINING: &str = "coretex.draining";
@@ -42,8 +44,28 @@ impl State {
     }
 }
 
+/// Why there may be something to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    Health,
+    RollCall,
+    Tick,
+}
+
+/// Waits for a roll call; calls that came together are one. For ever, where none can come.
+async fn roll_call(roll: &mut Option<Subscription>) {
+    if let Some(calls) = roll
+        && !calls.next_batch(MAX_CALLS).await.is_empty()
+    {
+        return;
+    }
+    // The bus is closed, if there was one to listen on: its health says so.
+    *roll = None;
+    std::future::pending::<()>().await;
+}
+
 /// Beats until `stop`.
-pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
+pub(crate) async fn run(core: Arc<Core>, mut roll: Option<Subscription>, stop: CancellationToken) {
     let mut health = core.bus.health();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -52,20 +74,30 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
     // The last moment at which the connection was known to be good.
     let mut good_at = Instant::now();
     let mut connected = true;
+    // A scheduler called, and was not answered yet.
+    let mut called = false;
     loop {
-        let changed = tokio::select! {
+        let wake = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             changed = health.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                true
+                Wake::Health
             }
-            _ = tick.tick() => false,
+            () = roll_call(&mut roll) => Wake::RollCall,
+            _ = tick.tick() => Wake::Tick,
         };
         let now = Instant::now();
-        if changed {
+        if wake == Wake::RollCall {
+            called = true;
+            if now.duration_since(beat_at) < TICK {
+                // With the next tick: however many call, heartbeats keep their distance.
+                continue;
+            }
+        }
+        if wake == Wake::Health {
             let was = std::mem::replace(
                 &mut connected,
                 matches!(*health.borrow_and_update(), Health::Connected { .. }),
@@ -74,6 +106,7 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
                 info!("connected again");
                 said = beat(&core).await;
                 beat_at = now;
+                called = false;
                 for result in core
                     .ledger
                     .finished_since(good_at.checked_sub(IN_DOUBT).unwrap_or(good_at))
@@ -90,9 +123,11 @@ pub(crate) async fn run(core: Arc<Core>, stop: CancellationToken) {
         for (job, trace_id) in core.ledger.take_silent(now - TICK) {
             core.outbox.send(acceptance(&core, &job, &trace_id)).await;
         }
-        if connected && (State::of(&core) != said || now.duration_since(beat_at) >= core.settings.heartbeat_interval) {
+        let due = called || now.duration_since(beat_at) >= core.settings.heartbeat_interval;
+        if connected && (due || State::of(&core) != said) {
             said = beat(&core).await;
             beat_at = now;
+            called = false;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use coretex_core::pointers::Pointer;
 use coretex_core::protocol::agent::JobStatus;
-use coretex_core::protocol::{JobId, WorkerId};
+use coretex_core::protocol::{JobId, WorkerId, subjects};
 use coretex_sdk::testing::{ControlPlane, MemoryPayloads};
 use coretex_sdk::{JobError, Load, Prompt};
 use serde::{Deserialize, Serialize};
@@ -209,6 +209,31 @@ async fn as_many_jobs_at_once_as_allowed_and_no_more() {
         plane.ended(job).await.output::<()>();
     }
     assert_eq!(seen.load(Ordering::SeqCst), 3);
+}
+
+/// docs/spec/scheduler.md §8.
+#[tokio::test(start_paused = true)]
+async fn roll_calls_are_answered_at_once_and_a_burst_once() {
+    let plane = ControlPlane::start().await;
+    let _worker = plane
+        .worker()
+        .heartbeat_interval(Duration::from_secs(20))
+        .handle("job.x", |_ctx, (): ()| async move { Ok(()) })
+        .start()
+        .await
+        .unwrap();
+    plane.heartbeat(|_| true).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = plane.heartbeats().len();
+    for _ in 0..100 {
+        plane.publish_bytes(subjects::STARTED, "anything").await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let answers = plane.heartbeats().len() - before;
+    assert!((1..=2).contains(&answers), "{answers} answers");
+    plane.publish_bytes(subjects::STARTED, "").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(plane.heartbeats().len() - before, answers + 1);
 }
 
 #[tokio::test(start_paused = true)]

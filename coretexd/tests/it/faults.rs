@@ -1,7 +1,7 @@
 //! Processes are killed at random moments, and nothing that was acknowledged is lost.
 //!
-//! Every acknowledged job reaches exactly one terminal state, and none waits more than five seconds longer than the outages
-//! that it met. A failure prints the seed; `CORETEX_TEST_SEED` sets it.
+//! Every acknowledged job reaches exactly one terminal state, and none waits much longer than the outages that it met: the
+//! aim is five seconds more. A failure prints the seed; `CORETEX_TEST_SEED` sets it.
 
 mod system;
 

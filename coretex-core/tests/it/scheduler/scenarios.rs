@@ -9,11 +9,11 @@ use coretex_core::jobs::service::JobService;
 use coretex_core::jobs::{Change, Decision, JobEvent, JobState, JobStoreExt, NewJob};
 use coretex_core::protocol::agent::bus_packet::Payload;
 use coretex_core::protocol::agent::{Budget, JobCancel, JobPriority, JobResult, JobStatus};
-use coretex_core::protocol::{JobId, TenantId, WorkerId, job_hash, subjects};
+use coretex_core::protocol::{InstanceId, JobId, TenantId, WorkerId, job_hash, subjects};
 use coretex_core::test_util::wait::until;
 use coretex_core::time::Clock;
 
-use super::world::{Backend, World, direct, job, plain};
+use super::world::{Backend, World, confirming, direct, job, plain};
 
 /// §1, §3, §6.
 pub(crate) async fn a_job_lives_from_submit_to_success(backend: Backend) {
@@ -397,10 +397,7 @@ pub(crate) async fn constraints_travel_with_the_job(backend: Backend) {
 /// §8.
 pub(crate) async fn a_worker_that_confirms_is_asked_again(backend: Backend) {
     let world = World::new(backend).await;
-    let mut worker = world.listen("worker.w1.jobs").await;
-    let mut heartbeat = direct("w1", 4);
-    heartbeat.labels.insert("coretex.confirms".to_owned(), "1".to_owned());
-    world.heartbeat(&heartbeat).await;
+    let mut worker = world.worker_that_confirms("w1").await;
     let (id, request) = job("ask");
     world.submit(&request).await;
     assert_eq!(worker.id().await, id);
@@ -718,4 +715,88 @@ pub(crate) async fn one_lane_serves_waiting_jobs_too(backend: Backend) {
     world.waits_because(&id, "no_workers").await;
     let mut worker = world.worker("w1", 1).await;
     assert_eq!(worker.id().await, id);
+}
+
+/// §8. On a bus that keeps nothing, a result may go to a replica that dies with it.
+pub(crate) async fn a_result_that_a_dead_replica_took_is_asked_for(backend: Backend) {
+    let mut world = World::idle(backend).await;
+    // Never by itself.
+    world
+        .start_scheduler_with(|options| options.ask_running = Duration::from_secs(24 * 3600))
+        .await;
+    let mut worker = world.worker_that_confirms("w1").await;
+    let (id, request) = job("swallowed");
+    world.submit(&request).await;
+    assert_eq!(worker.id().await, id);
+    world.confirm("w1", &id).await;
+    until("the confirmation is on record", || async {
+        world.record(&id).await.filter(|record| record.accepted_at.is_some())
+    })
+    .await;
+    // The worker has finished, and nobody who lives has heard that. A replica comes, is seen, and is gone.
+    let mut asked = None;
+    for _ in 0..10 {
+        let replica = InstanceId::random();
+        let cluster = &world.stores.cluster;
+        cluster.beat(&replica, Duration::from_secs(1)).await.expect("a beat");
+        // On a slow machine it may have come and gone unseen: then so does another.
+        asked = tokio::time::timeout(Duration::from_secs(2), worker.id()).await.ok();
+        if asked.is_some() {
+            break;
+        }
+    }
+    assert_eq!(asked.as_ref(), Some(&id), "the worker is asked");
+    world.result(&id, JobStatus::Succeeded).await;
+    assert_eq!(world.reaches(&id, JobState::Succeeded).await.attempts, 1);
+}
+
+/// §8.
+pub(crate) async fn a_new_scheduler_calls_the_roll(backend: Backend) {
+    let mut world = World::idle(backend).await;
+    // An idle worker that said all it had to say before anybody listened.
+    let mut calls = world.listen(subjects::STARTED).await;
+    let mut worker = world.worker("w1", 4).await;
+    world.start_scheduler().await;
+    let call = calls.packet().await;
+    assert_eq!(
+        (call.sender_id.as_str(), call.payload),
+        (subjects::SCHEDULER, None),
+        "a call says nothing but that it is one"
+    );
+    world.heartbeat(&direct("w1", 4)).await;
+    let (id, request) = job("rolled");
+    world.submit(&request).await;
+    assert_eq!(worker.id().await, id);
+}
+
+/// §8.
+pub(crate) async fn a_worker_that_was_not_known_yet_is_asked_when_it_is_heard_of(backend: Backend) {
+    if backend == Backend::Embedded {
+        // In one process the two share one bus, which the first would close.
+        return;
+    }
+    let mut world = World::new(backend).await;
+    let mut worker = world.worker_that_confirms("w1").await;
+    let (id, request) = job("inherited");
+    world.submit(&request).await;
+    assert_eq!(worker.id().await, id);
+    world.confirm("w1", &id).await;
+    until("the confirmation is on record", || async {
+        world.record(&id).await.filter(|record| record.accepted_at.is_some())
+    })
+    .await;
+    let first = world.platforms.remove(0);
+    assert!(first.shutdown(Duration::from_secs(10)).await);
+    world
+        .start_scheduler_with(|options| options.ask_running = Duration::from_secs(24 * 3600))
+        .await;
+    let scheduler = world.platforms[0].scheduler.clone().expect("there is one");
+    until("the job is taken over", || async {
+        (scheduler.load().in_flight == 1).then_some(())
+    })
+    .await;
+    world.heartbeat(&confirming("w1", 4)).await;
+    assert_eq!(worker.id().await, id, "it is asked");
+    world.result(&id, JobStatus::Succeeded).await;
+    assert_eq!(world.reaches(&id, JobState::Succeeded).await.attempts, 1);
 }

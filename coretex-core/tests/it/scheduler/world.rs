@@ -227,6 +227,13 @@ impl World {
         inbox
     }
 
+    /// One that also says that it confirms.
+    pub(crate) async fn worker_that_confirms(&self, id: &str) -> Inbox {
+        let inbox = self.listen(&format!("worker.{id}.jobs")).await;
+        self.heartbeat(&confirming(id, 4)).await;
+        inbox
+    }
+
     pub(crate) async fn listen(&self, subject: &str) -> Inbox {
         let subscription = self
             .bus
@@ -313,6 +320,12 @@ pub(crate) fn direct(id: &str, max: i32) -> Heartbeat {
         labels: BTreeMap::from([("coretex.direct".to_owned(), "1".to_owned())]),
         ..plain(id, max)
     }
+}
+
+pub(crate) fn confirming(id: &str, max: i32) -> Heartbeat {
+    let mut heartbeat = direct(id, max);
+    heartbeat.labels.insert("coretex.confirms".to_owned(), "1".to_owned());
+    heartbeat
 }
 
 pub(crate) fn plain(id: &str, max: i32) -> Heartbeat {

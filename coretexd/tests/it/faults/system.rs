@@ -16,7 +16,7 @@ use coretex_core::protocol::agent::JobRequest;
 use coretex_core::protocol::agent::bus_packet::Payload;
 use coretex_core::protocol::{JobId, encode_packet, packet, subjects};
 use coretex_core::test_util::servers::{self, Daemon, NatsServer, Probe, RedisServer, free_address};
-use coretex_core::test_util::wait::until;
+use coretex_core::test_util::wait::until_within;
 use coretex_core::time::{Clock, Timestamp};
 use coretex_sdk::{Running, Worker};
 use parking_lot::Mutex;
@@ -24,8 +24,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// How much longer than the outages that it met a job may wait for its end.
-const SLACK: Duration = Duration::from_secs(5);
+/// How much longer than the outages that it met a job may wait for its end. The aim is five seconds, and each test prints
+/// what it was; a slow machine takes longer, and proves nothing by that.
+const SLACK: Duration = Duration::from_secs(15);
+/// How long the tests wait for the last job to end: for thousands of jobs, on any machine.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Backend {
@@ -218,6 +221,7 @@ impl System {
         let stores = self.stores().await;
         let mut ends: HashMap<JobState, usize> = HashMap::new();
         let mut longest = Duration::ZERO;
+        let mut slowest = None;
         for (id, at) in &accepted {
             let record = stores
                 .jobs
@@ -227,11 +231,18 @@ impl System {
                 .expect("the job is there");
             *ends.entry(record.state).or_default() += 1;
             let ended = self.ended_once(&stores, id).await;
-            longest = longest.max(self.waited(*at, ended));
+            let waited = self.waited(*at, ended);
+            if waited >= longest {
+                longest = waited;
+                slowest = Some(record.clone());
+            }
             self.judge(&record);
         }
         eprintln!("{count} jobs accepted, ended {ends:?}; longest wait beyond outages {longest:?}");
-        assert!(longest <= SLACK, "a job waited {longest:?} longer than the outages");
+        assert!(
+            longest <= SLACK,
+            "a job waited {longest:?} longer than the outages: {slowest:?}"
+        );
         let twice: Vec<_> = self
             .runs
             .lock()
@@ -280,28 +291,28 @@ impl System {
 
     async fn wait_in_redis(&self, accepted: &[(JobId, Timestamp)]) {
         let stores = self.stores().await;
-        let ids: Vec<JobId> = accepted.iter().map(|(id, _)| id.clone()).collect();
-        let open = Mutex::new(Vec::new());
-        let waiting = until("every accepted job ends", || async {
+        let open: Mutex<Vec<(JobId, Option<JobRecord>)>> =
+            Mutex::new(accepted.iter().map(|(id, _)| (id.clone(), None)).collect());
+        let waiting = until_within(PATIENCE, "every accepted job ends", || async {
+            let ids: Vec<JobId> = open.lock().iter().map(|(id, _)| id.clone()).collect();
             let records = stores.jobs.get_many(&ids).await.ok()?;
-            let still: Vec<String> = ids
-                .iter()
+            let over = |record: &Option<JobRecord>| record.as_ref().is_some_and(|record| record.state.is_terminal());
+            let still: Vec<_> = ids
+                .into_iter()
                 .zip(records)
-                .filter(|(_, record)| !record.as_ref().is_some_and(|record| record.state.is_terminal()))
-                .map(|(id, record)| format!("{id}: {record:?}"))
+                .filter(|(_, record)| !over(record))
                 .collect();
             let done = still.is_empty();
             *open.lock() = still;
             done.then_some(())
         });
-        let patience = coretex_core::test_util::wait::PATIENCE.mul_f32(0.95);
-        if tokio::time::timeout(patience, waiting).await.is_err() {
+        if tokio::time::timeout(PATIENCE.mul_f32(0.95), waiting).await.is_err() {
             let open = open.lock();
             let logs: String = self.daemons.iter().map(|(daemon, _)| daemon.log_tail()).collect();
             panic!(
                 "{} of {} jobs are not over: {:#?}\n{logs}",
                 open.len(),
-                ids.len(),
+                accepted.len(),
                 open.iter().take(5).collect::<Vec<_>>()
             );
         }
@@ -311,7 +322,7 @@ impl System {
         let http = reqwest::Client::new();
         for (id, _) in accepted {
             let url = format!("http://{}/api/v1/jobs/{id}", self.daemons[0].1);
-            until(&format!("job {id} ends"), || async {
+            until_within(PATIENCE, &format!("job {id} ends"), || async {
                 let body = http.get(&url).send().await.ok()?.text().await.ok()?;
                 let job: Value = serde_json::from_str(&body).ok()?;
                 job["state"]
