@@ -1,6 +1,6 @@
 //! Subscriptions to what a stream keeps: push consumers of `JetStream` (docs/spec/bus.md §4).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -13,10 +13,16 @@ use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 
-use super::jetstream::Consumer;
+use super::jetstream::{Consumer, MAX_ACK_PENDING};
 use super::source::Source;
 use super::{SEND_TIMEOUT, unavailable};
 use crate::bus::{Delivery, Error, Settle};
+
+const ACK: &[u8] = b"+ACK";
+/// How many acknowledged messages a subscription remembers. A copy of one of them may still be on its way here. When the
+/// broker sent it, at most [`MAX_ACK_PENDING`] messages were unsettled; only these can be acknowledged between the message
+/// and its copy, and those that were held here at the time.
+const REMEMBERED: usize = 2 * MAX_ACK_PENDING;
 
 /// The messages that a push consumer sends to this process.
 #[derive(Debug)]
@@ -37,9 +43,55 @@ struct Window {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The stream sequences of the messages that were delivered and not settled.
-    held: HashSet<u64>,
+    known: HashMap<MessageKey, Known>,
+    /// How many of them are held.
+    held: usize,
+    /// The others, oldest first.
+    acknowledged: VecDeque<MessageKey>,
     waker: Option<Waker>,
+}
+
+/// What a message is known by. The position alone is not enough: a stream that was lost and made again starts over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct MessageKey {
+    sequence: u64,
+    /// When the stream took it, in nanoseconds.
+    taken: u64,
+}
+
+/// What became of a message that was delivered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Held,
+    Acknowledged,
+}
+
+impl State {
+    /// Notes that a message is delivered; says what is known of it if it was before.
+    fn hold(&mut self, key: MessageKey) -> Option<Known> {
+        let known = self.known.get(&key).copied();
+        if known.is_none() {
+            self.known.insert(key, Known::Held);
+            self.held += 1;
+        }
+        known
+    }
+
+    /// Notes that a held message is settled.
+    fn settle(&mut self, key: MessageKey, acknowledged: bool) {
+        self.held -= 1;
+        if !acknowledged {
+            self.known.remove(&key);
+            return;
+        }
+        self.known.insert(key, Known::Acknowledged);
+        self.acknowledged.push_back(key);
+        if self.acknowledged.len() > REMEMBERED
+            && let Some(oldest) = self.acknowledged.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
 }
 
 impl Durable {
@@ -62,13 +114,13 @@ impl Durable {
         }
     }
 
-    /// A consumer with flow control, made by others, waits for an answer.
-    fn answer(&self, reply: Subject) {
+    /// Answers a message that is not delivered.
+    fn answer(&self, reply: Subject, answer: &'static [u8]) {
         let client = self.window.client.clone();
         self.tasks.spawn(async move {
-            let answer = client.publish(reply, Bytes::new());
+            let answer = client.publish(reply, Bytes::from_static(answer));
             if !matches!(tokio::time::timeout(SEND_TIMEOUT, answer).await, Ok(Ok(()))) {
-                tracing::debug!("a flow control message was not answered");
+                tracing::debug!("a copy or a flow control message was not answered");
             }
         });
     }
@@ -81,7 +133,7 @@ impl Stream for Durable {
         loop {
             {
                 let mut state = self.window.state.lock();
-                if state.held.len() >= self.window.max_in_flight {
+                if state.held >= self.window.max_in_flight {
                     state.waker = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
@@ -92,8 +144,9 @@ impl Stream for Durable {
                 Poll::Pending => return Poll::Pending,
             };
             if message.status.is_some() {
+                // A consumer with flow control, made by others, waits for an answer.
                 if let Some(reply) = message.reply {
-                    self.answer(reply);
+                    self.answer(reply, b"");
                 }
                 continue;
             }
@@ -102,29 +155,38 @@ impl Stream for Durable {
                 // Not from the consumer, so there is nobody to tell.
                 return Poll::Ready(Some(Delivery::new(subject, message.payload, None)));
             };
-            let sequence = stream_sequence(&reply);
-            if let Some(sequence) = sequence
-                && !self.window.state.lock().held.insert(sequence)
-            {
+            let key = message_key(&reply);
+            let known = key.and_then(|key| self.window.state.lock().hold(key));
+            match known {
+                None => {}
                 // The ack wait is over, but the first copy is still being handled here.
-                continue;
+                Some(Known::Held) => continue,
+                // It was on its way when the first copy was acknowledged, or that acknowledgement was lost.
+                Some(Known::Acknowledged) => {
+                    self.answer(reply, ACK);
+                    continue;
+                }
             }
             let receipt = Receipt {
                 window: Arc::clone(&self.window),
                 reply,
-                sequence,
+                key,
             };
             return Poll::Ready(Some(Delivery::new(subject, message.payload, Some(Box::new(receipt)))));
         }
     }
 }
 
-/// The position in the stream, from a subject like `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>...`; newer servers put
-/// domain and account after the second token.
-fn stream_sequence(reply: &str) -> Option<u64> {
+/// What a message is known by, from a subject like `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<of consumer>.<taken>.<left>`;
+/// newer servers put domain and account after the second token.
+fn message_key(reply: &str) -> Option<MessageKey> {
     let rest = reply.strip_prefix("$JS.ACK.")?;
     let at = if rest.split('.').count() <= 7 { 3 } else { 5 };
-    rest.split('.').nth(at)?.parse().ok()
+    let mut tokens = rest.split('.').skip(at);
+    Some(MessageKey {
+        sequence: tokens.next()?.parse().ok()?,
+        taken: tokens.nth(1)?.parse().ok()?,
+    })
 }
 
 /// What is owed for one delivery.
@@ -132,16 +194,16 @@ fn stream_sequence(reply: &str) -> Option<u64> {
 struct Receipt {
     window: Arc<Window>,
     reply: Subject,
-    sequence: Option<u64>,
+    key: Option<MessageKey>,
 }
 
 impl Receipt {
-    /// Makes room for the next message, and for this one should it come again.
-    fn release(&mut self) {
-        let Some(sequence) = self.sequence.take() else { return };
+    /// Makes room for the next message and, unless it was acknowledged, for this one should it come again.
+    fn release(&mut self, acknowledged: bool) {
+        let Some(key) = self.key.take() else { return };
         let waker = {
             let mut state = self.window.state.lock();
-            state.held.remove(&sequence);
+            state.settle(key, acknowledged);
             state.waker.take()
         };
         if let Some(waker) = waker {
@@ -162,13 +224,15 @@ impl Receipt {
 
 #[async_trait]
 impl Settle for Receipt {
-    async fn ack(self: Box<Self>) -> Result<(), Error> {
-        self.answer("ack", Bytes::from_static(b"+ACK")).await
+    async fn ack(mut self: Box<Self>) -> Result<(), Error> {
+        self.answer("ack", Bytes::from_static(ACK)).await?;
+        self.release(true);
+        Ok(())
     }
 
     async fn retry_after(mut self: Box<Self>, delay: Duration) -> Result<(), Error> {
         // First, because the message may be back before the next line of this function runs.
-        self.release();
+        self.release(false);
         let answer = if delay.is_zero() {
             Bytes::from_static(b"-NAK")
         } else {
@@ -180,7 +244,7 @@ impl Settle for Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        self.release();
+        self.release(false);
     }
 }
 
@@ -188,16 +252,50 @@ impl Drop for Receipt {
 mod tests {
     use super::*;
 
+    fn key(sequence: u64) -> MessageKey {
+        MessageKey { sequence, taken: 7 }
+    }
+
     #[test]
-    fn sequences_are_read_from_both_forms() {
-        for (reply, sequence) in [
-            ("$JS.ACK.CORETEX_SYS.dur_x.1.42.7.1700000000.0", Some(42)),
-            ("$JS.ACK.hub.acc.CORETEX_SYS.dur_x.1.42.7.1700000000.0", Some(42)),
-            ("$JS.ACK.hub.acc.CORETEX_SYS.dur_x.1.42.7.1700000000.0.token", Some(42)),
+    fn messages_are_known_by_both_forms() {
+        let known = Some(MessageKey {
+            sequence: 42,
+            taken: 1_700_000_000,
+        });
+        for (reply, expected) in [
+            ("$JS.ACK.CORETEX_SYS.dur_x.1.42.7.1700000000.0", known),
+            ("$JS.ACK.hub.acc.CORETEX_SYS.dur_x.1.42.7.1700000000.0", known),
+            ("$JS.ACK.hub.acc.CORETEX_SYS.dur_x.1.42.7.1700000000.0.token", known),
             ("_INBOX.x", None),
             ("$JS.ACK.x", None),
         ] {
-            assert_eq!(stream_sequence(reply), sequence, "{reply}");
+            assert_eq!(message_key(reply), expected, "{reply}");
         }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_remembered_and_what_was_not_is_welcome_again() {
+        let mut state = State::default();
+        assert_eq!(state.hold(key(1)), None);
+        assert_eq!(state.hold(key(1)), Some(Known::Held));
+        state.settle(key(1), false);
+        assert_eq!(state.hold(key(1)), None);
+        state.settle(key(1), true);
+        assert_eq!(state.hold(key(1)), Some(Known::Acknowledged));
+        // The same place in another stream of that name.
+        assert_eq!(state.hold(MessageKey { sequence: 1, taken: 8 }), None);
+        assert_eq!(state.held, 1);
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let mut state = State::default();
+        for sequence in 0..2 * REMEMBERED as u64 {
+            assert_eq!(state.hold(key(sequence)), None);
+            state.settle(key(sequence), true);
+        }
+        assert_eq!((state.known.len(), state.acknowledged.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(state.hold(key(REMEMBERED as u64)), Some(Known::Acknowledged));
+        assert_eq!(state.hold(key(0)), None);
     }
 }

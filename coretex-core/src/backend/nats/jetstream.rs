@@ -34,7 +34,7 @@ const MAX_UNCONFIRMED: usize = 65_536;
 /// How long the broker may take to get `JetStream` ready.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Messages that a consumer may have out and unsettled, over all its subscribers.
-const MAX_ACK_PENDING: u64 = 2_048;
+pub(super) const MAX_ACK_PENDING: usize = 2_048;
 /// How long the streams remember message ids.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 

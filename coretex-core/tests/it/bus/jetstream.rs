@@ -1,6 +1,7 @@
 //! JetStream.
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use coretex_core::bus::{Bus, Error, Message, SubscribeOptions};
 use coretex_core::protocol::subjects::{DLQ, RESULT, SUBMIT};
 use coretex_core::test_util::conformance::bus::Fixture;
 use coretex_core::test_util::servers::{NatsOptions, NatsServer};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use super::{core_bus, message, soon};
@@ -244,6 +245,39 @@ async fn what_is_still_held_is_not_delivered_twice() {
     bus.publish(message(SUBMIT, "next")).await.unwrap();
     let next = soon("the next message", subscription.next()).await.unwrap();
     assert_eq!(&next.payload[..], b"next");
+}
+
+/// The broker sent a copy just before the acknowledgement reached it: nobody sees it, and the broker is told again.
+#[tokio::test]
+async fn what_was_acknowledged_is_not_delivered_again() {
+    let server = server().await;
+    let bus = bus(&server).await;
+    let broker = async_nats::connect(server.url()).await.expect("connected");
+    let mut copies = broker.subscribe("_INBOX.coretex.dur_q__sys_job_submit").await.unwrap();
+    let answers = broker.subscribe("$JS.ACK.CORETEX_SYS.>").await.unwrap();
+    // Answered after the broker has read what came before it.
+    api(&jetstream::new(broker.clone()), "STREAM.INFO.CORETEX_SYS", json!({})).await;
+    let mut subscription = bus.subscribe(SUBMIT, SubscribeOptions::queue("q")).await.unwrap();
+    bus.publish(message(SUBMIT, "once")).await.unwrap();
+    let held = soon("the message", subscription.next()).await.unwrap();
+
+    let receipt = |copy: Option<async_nats::Message>| copy.and_then(|copy| copy.reply).expect("to be settled");
+    let first = receipt(soon("the message", copies.next()).await);
+    broker.publish(first, "-NAK".into()).await.unwrap();
+    let second = receipt(soon("a copy", copies.next()).await);
+    held.ack().await.unwrap();
+
+    let mut answers = answers.filter(|answer| ready(answer.subject == second));
+    let answering = async {
+        let answer = answers.next().await.expect("the connection is open");
+        assert_eq!(&answer.payload[..], b"+ACK");
+        bus.publish(message(SUBMIT, "next")).await.unwrap();
+    };
+    let (next, ()) = soon("the next message", async {
+        tokio::join!(subscription.next(), answering)
+    })
+    .await;
+    assert_eq!(&next.unwrap().payload[..], b"next");
 }
 
 /// The server crashes and returns while messages are published and consumed.
