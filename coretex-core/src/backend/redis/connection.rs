@@ -71,6 +71,7 @@ impl Redis {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| refused("connect", error.into()))?;
+        let outage = Arc::new(Outage::default());
         let links = (0..limits.links.max(1))
             .map(|_| Link {
                 client: client.clone(),
@@ -78,6 +79,7 @@ impl Redis {
                 scripts: limits.scripts.clone(),
                 current: Mutex::default(),
                 connecting: tokio::sync::Mutex::default(),
+                outage: Arc::clone(&outage),
             })
             .collect();
         Ok(Self(Arc::new(Inner {
@@ -166,6 +168,7 @@ struct Link {
     scripts: Vec<&'static str>,
     current: Mutex<Current>,
     connecting: tokio::sync::Mutex<()>,
+    outage: Arc<Outage>,
 }
 
 #[derive(Default)]
@@ -173,14 +176,52 @@ struct Current {
     connection: Option<MultiplexedConnection>,
     /// Tells connections apart, so that a late failure of an old one does not close the new one.
     generation: u64,
+}
+
+/// What all links know of a server that cannot be reached: as soon as one of them connects, none has to wait.
+#[derive(Default)]
+struct Outage(Mutex<Attempts>);
+
+#[derive(Default)]
+struct Attempts {
+    /// How many succeeded, ever.
+    connected: u64,
+    /// How many failed since.
     failures: u32,
     retry_at: Option<Instant>,
 }
 
-impl Link {
+impl Outage {
     const FIRST_PAUSE: Duration = Duration::from_millis(20);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+    /// Begins an attempt, unless it is too soon after one that failed.
+    fn begin(&self) -> Option<u64> {
+        let attempts = self.0.lock();
+        let too_soon = attempts.retry_at.is_some_and(|at| Instant::now() < at);
+        (!too_soon).then_some(attempts.connected)
+    }
+
+    fn connected(&self) {
+        let mut attempts = self.0.lock();
+        attempts.connected += 1;
+        attempts.failures = 0;
+        attempts.retry_at = None;
+    }
+
+    fn failed(&self, begun: u64) {
+        let mut attempts = self.0.lock();
+        if attempts.connected != begun {
+            // Another link has got through in the meantime: this is old news.
+            return;
+        }
+        let pause = (Self::FIRST_PAUSE * 2_u32.saturating_pow(attempts.failures.min(10))).min(Self::LONGEST_PAUSE);
+        attempts.failures += 1;
+        attempts.retry_at = Some(Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0)));
+    }
+}
+
+impl Link {
     async fn send(&self, op: &'static str, cmds: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
         let (generation, mut connection) = self.connection(op).await?;
         let answers = cmds.query_async::<Vec<RedisResult<Value>>>(&mut connection).await;
@@ -236,42 +277,36 @@ impl Link {
         if let Some(ready) = self.ready() {
             return Ok(ready);
         }
-        if let Some(at) = self.current.lock().retry_at
-            && Instant::now() < at
-        {
+        let Some(begun) = self.outage.begin() else {
             return Err(StoreError::Unavailable {
                 backend: BACKEND,
                 op,
                 sent: false,
                 source: "not connected; the last attempt has just failed".into(),
             });
-        }
-        let made = async {
-            let mut connection = self
-                .client
-                .get_multiplexed_async_connection_with_config(&self.config)
-                .await?;
-            load(&mut connection, &self.scripts).await?;
-            Ok::<_, RedisError>(connection)
-        }
-        .await;
-        let mut current = self.current.lock();
-        match made {
+        };
+        match self.connect().await {
             Ok(connection) => {
+                self.outage.connected();
+                let mut current = self.current.lock();
                 current.generation += 1;
-                current.failures = 0;
-                current.retry_at = None;
                 current.connection = Some(connection.clone());
                 Ok((current.generation, connection))
             }
             Err(error) => {
-                let pause =
-                    (Self::FIRST_PAUSE * 2_u32.saturating_pow(current.failures.min(10))).min(Self::LONGEST_PAUSE);
-                current.failures += 1;
-                current.retry_at = Some(Instant::now() + pause.mul_f64(rand::random_range(0.5..1.0)));
+                self.outage.failed(begun);
                 Err(unsent(op, error))
             }
         }
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&self.config)
+            .await?;
+        load(&mut connection, &self.scripts).await?;
+        Ok(connection)
     }
 }
 
@@ -385,6 +420,21 @@ pub fn redacted(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_connects_ends_the_pause_of_all() {
+        let outage = Outage::default();
+        let (one, two) = (
+            outage.begin().expect("free to try"),
+            outage.begin().expect("free to try"),
+        );
+        outage.failed(one);
+        assert_eq!(outage.begin(), None);
+        outage.connected();
+        assert!(outage.begin().is_some());
+        outage.failed(two);
+        assert!(outage.begin().is_some());
+    }
 
     #[test]
     fn urls_are_shown_without_secrets() {
