@@ -1,9 +1,9 @@
 //! The harness itself.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use coretex_core::test_util::servers::{Daemon, NatsOptions, NatsServer, Probe, RedisOptions, RedisServer};
+use coretex_core::test_util::wait::until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -72,11 +72,10 @@ async fn a_child_dies_when_its_parent_is_killed() {
     let pid = daemon.pid().expect("runs");
     assert!(exists(pid));
     daemon.abandon();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while daemon.is_running() {
-        assert!(Instant::now() < deadline, "the watchdog did not act");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the watchdog acts", || {
+        std::future::ready((!daemon.is_running()).then_some(()))
+    })
+    .await;
 }
 
 fn exists(pid: u32) -> bool {
