@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{approval, bench, completions, job, status, worker};
+use crate::commands::{approval, bench, completions, job, key, status, worker};
 use crate::output::Format;
 use crate::settings::parse_duration;
 
@@ -83,6 +83,9 @@ pub(crate) enum Command {
     /// Decide about jobs that wait for people
     #[command(subcommand, visible_alias = "approvals")]
     Approval(approval::Command),
+    /// Make API keys
+    #[command(subcommand, visible_alias = "keys")]
+    Key(key::Command),
     /// Measure a running system
     Bench(Box<bench::Args>),
     /// Print a completion script for your shell

@@ -4,6 +4,7 @@ pub(crate) mod approval;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod job;
+pub(crate) mod key;
 pub(crate) mod status;
 pub(crate) mod worker;
 
@@ -28,6 +29,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         out: Output::new(cli.global.output),
     };
     match cli.command {
+        Command::Key(command) => key::run(&command, context.out),
         Command::Job(command) => job::run(command, &context).await,
         Command::Worker(command) => worker::run(command, &context).await,
         Command::Status(args) => status::run(&args, &context).await,

@@ -50,6 +50,8 @@ env_vars! {
     CORETEX_API_KEY = "CORETEX_API_KEY";
     /// The API key that clients must send. Third of the three.
     API_KEY = "API_KEY";
+    /// The file of API keys that belong to somebody: principal and roles. See docs/configuration.md §5.
+    API_KEYS_FILE = "CORETEX_API_KEYS_FILE";
     /// Requests per second and client (default `50`); `0` disables the limit.
     RATE_LIMIT_RPS = "API_RATE_LIMIT_RPS";
     /// Requests that a client may send at once (default `100`).

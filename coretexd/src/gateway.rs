@@ -125,7 +125,7 @@ impl Gateway {
         Self {
             app: Arc::new(App {
                 services,
-                keys: auth::Keys::new(settings.api_key.as_ref()),
+                keys: auth::Keys::new(settings),
                 limiter: settings.rate_limit.map(rate::RateLimiter::new),
                 origins: settings.origins.clone(),
                 in_flight: Semaphore::new(MAX_IN_FLIGHT),

@@ -253,7 +253,7 @@ async fn echo_worker(platform: &coretex_core::platform::Platform) -> Result<core
 }
 
 fn announce(settings: &Settings, http: Option<SocketAddr>, metrics: SocketAddr, begun: Instant) {
-    if settings.http.api_key.is_none() && http.is_some() {
+    if settings.http.api_key.is_none() && settings.http.keys.is_empty() && http.is_some() {
         if settings.http.insecure_open {
             warn!("no API key is set: everybody who can reach the port can do everything");
         } else {

@@ -3,6 +3,7 @@
 mod duration;
 mod file;
 mod flags;
+mod keys;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use duration::{InvalidSpan, Span};
 pub use file::FileSettings;
 pub use flags::{Cli, Command, Flags};
+pub use keys::{KeyEntry, KeyHash, KeyRole};
 pub use secret::{Secret, ServerUrl, normalize, redact};
 
 use crate::env_vars;
@@ -174,6 +176,8 @@ pub struct HttpSettings {
     pub metrics_addr: SocketAddr,
     /// The key that clients must send; without one, everybody who reaches the port is served.
     pub api_key: Option<Secret>,
+    /// Keys that belong to somebody, and say who is calling.
+    pub keys: Vec<KeyEntry>,
     /// Whether serving other machines without a key is intended.
     pub insecure_open: bool,
     /// How fast one client may go; `None` for no limit.
@@ -575,7 +579,22 @@ fn http(flags: &Flags, layers: &mut Layers<'_>, file: file::HttpSection) -> Opti
     .into_iter()
     .find_map(|name| layers.env.text(name).and_then(|text| Secret::normalized(&text)));
     let insecure_open = flags.insecure_open || file.insecure_open.unwrap_or(false);
-    let open = api_key.is_some() || insecure_open;
+    let keys_file = layers
+        .env
+        .text(env_vars::API_KEYS_FILE)
+        .map(PathBuf::from)
+        .or(file.keys_file);
+    let keys = keys_file
+        .map(|path| keys::load(&path))
+        .transpose()
+        .unwrap_or_else(|problem| {
+            layers
+                .problems
+                .push(format!("{} (or `http.keys_file`): {problem}", env_vars::API_KEYS_FILE));
+            None
+        })
+        .unwrap_or_default();
+    let open = api_key.is_some() || !keys.is_empty() || insecure_open;
 
     let mut addr = |flag: &Option<String>, name: &str, file: Option<String>, default: &str| {
         let text = flag
@@ -612,6 +631,7 @@ fn http(flags: &Flags, layers: &mut Layers<'_>, file: file::HttpSection) -> Opti
         addr: http_addr?,
         metrics_addr: metrics_addr?,
         api_key,
+        keys,
         insecure_open,
         rate_limit: (rps > 0 && burst > 0).then_some(RateLimit { rps, burst }),
         origins,

@@ -139,7 +139,12 @@ pub struct ApprovalTerms {
     /// How many distinct principals must say yes; at least 1.
     pub quorum: u32,
     /// How long after the decision they may; `None` is for ever.
-    #[serde(default, rename = "expires_after_ms", with = "millis", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "expires_after_ms",
+        with = "millis",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub expires_after: Option<Duration>,
     /// What happens then.
     #[serde(default)]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use coretex_core::approvals::Verdict;
 use coretex_core::jobs::JobRecord;
@@ -13,7 +12,7 @@ use coretex_core::protocol::constraints::constraints_snake_json;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::auth::Principal;
+use super::auth::Caller;
 use super::body::Limited;
 use super::error::ApiError;
 use super::jobs::{Accepted, filter, job_id};
@@ -75,12 +74,11 @@ pub(super) async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Re
     }))
 }
 
-fn verdict(headers: &HeaderMap, body: &[u8]) -> Result<Verdict, ApiError> {
+fn verdict(caller: Caller, body: &[u8]) -> Result<Verdict, ApiError> {
     let body: VerdictBody = json::read_optional(body, "invalid body")?;
-    let principal = Principal::from_headers(headers);
     Ok(Verdict {
-        by: principal.id,
-        role: principal.role,
+        by: caller.id,
+        role: caller.role,
         reason: body.reason.trim().to_owned(),
         note: body.note.trim().to_owned(),
     })
@@ -90,10 +88,10 @@ fn verdict(headers: &HeaderMap, body: &[u8]) -> Result<Verdict, ApiError> {
 pub(super) async fn approve(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
     Limited(body): Limited,
 ) -> Result<Response, ApiError> {
-    let verdict = verdict(&headers, &body)?;
+    let verdict = verdict(caller, &body)?;
     let id = job_id(&id)?;
     let approvals = app.services.approvals.clone();
     let approved = app
@@ -109,7 +107,7 @@ pub(super) async fn approve(
 pub(super) async fn reject(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
     Limited(body): Limited,
 ) -> Result<Response, ApiError> {
     #[derive(Serialize)]
@@ -117,7 +115,7 @@ pub(super) async fn reject(
         job_id: &'a str,
     }
 
-    let verdict = verdict(&headers, &body)?;
+    let verdict = verdict(caller, &body)?;
     let id = job_id(&id)?;
     let approvals = app.services.approvals.clone();
     let job = id.clone();

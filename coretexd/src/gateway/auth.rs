@@ -1,54 +1,92 @@
-//! Who is calling. See `docs/spec/http.md` §4.
+//! Who is calling, and what they may do. See `docs/spec/http.md` §4.
 
-use axum::http::HeaderMap;
-use sha2::{Digest, Sha256};
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
 use subtle::ConstantTimeEq;
 
-use crate::settings::{Secret, normalize};
+use super::error::ApiError;
+use crate::settings::{HttpSettings, KeyEntry, KeyHash, KeyRole};
 
 /// Checks keys in constant time: digests are compared, so that not even the length shows.
 #[derive(Debug, Clone)]
-pub(super) struct Keys(Option<[u8; 32]>);
+pub(super) struct Keys {
+    /// The one key that may assert any identity.
+    shared: Option<KeyHash>,
+    /// Keys that belong to somebody.
+    own: Vec<KeyEntry>,
+}
 
 impl Keys {
-    /// The configured key; without one, everybody may call.
-    pub(super) fn new(key: Option<&Secret>) -> Self {
-        Self(key.map(|key| digest(key.expose())))
+    pub(super) fn new(settings: &HttpSettings) -> Self {
+        Self {
+            shared: settings.api_key.as_ref().map(|key| KeyHash::of(key.expose())),
+            own: settings.keys.clone(),
+        }
     }
 
-    /// Whether a key is demanded at all.
-    pub(super) fn demanded(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Whether the request carries the key, if one is demanded.
-    pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(expected) = &self.0 else {
-            return true;
-        };
-        headers
-            .get("x-api-key")
-            .and_then(|key| key.to_str().ok())
-            .is_some_and(|key| digest(normalize(key)).ct_eq(expected).into())
+    /// Who sends these headers; `None` if a key is demanded and there is none that is known.
+    pub(super) fn identify(&self, headers: &HeaderMap) -> Option<Caller> {
+        if self.shared.is_none() && self.own.is_empty() {
+            return Some(Caller::asserted(headers, Credential::None));
+        }
+        let sent = KeyHash::of(headers.get("x-api-key")?.to_str().ok()?);
+        if self.shared.is_some_and(|shared| shared.0.ct_eq(&sent.0).into()) {
+            return Some(Caller::asserted(headers, Credential::Shared));
+        }
+        // All of them are compared, whichever it is.
+        let mut found = None;
+        for (number, key) in self.own.iter().enumerate() {
+            if key.hash.0.ct_eq(&sent.0).into() {
+                found = Some((number, key));
+            }
+        }
+        found.map(|(number, key)| Caller {
+            id: key.principal.clone(),
+            role: role_name(&key.roles),
+            verified: true,
+            credential: Credential::Own(number),
+            roles: key.roles.clone(),
+        })
     }
 }
 
-fn digest(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
+/// The role that a record shows: the most powerful one.
+fn role_name(roles: &[KeyRole]) -> String {
+    roles.iter().min().map_or("", |role| role.as_str()).to_owned()
 }
 
-/// The identity that a client with the key asserts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Principal {
-    /// Who.
+/// With what a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Credential {
+    /// Nothing: no key is configured.
+    None,
+    /// The shared key, which may assert any identity.
+    Shared,
+    /// A key that belongs to somebody; its place in the file.
+    Own(usize),
+}
+
+/// Who is calling.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// The principal; may be empty if it is asserted.
     pub(super) id: String,
-    /// In which role.
+    /// The role, for records; may be empty if it is asserted.
     pub(super) role: String,
+    /// Whether the key says so, and not only the caller.
+    pub(super) verified: bool,
+    /// With what the request came.
+    pub(super) credential: Credential,
+    /// The roles of the key; of no meaning if not verified.
+    roles: Vec<KeyRole>,
 }
 
-impl Principal {
-    /// Reads the identity headers.
-    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+impl Caller {
+    /// The identity that whoever holds the shared key asserts.
+    fn asserted(headers: &HeaderMap, credential: Credential) -> Self {
         let text = |name: &str| {
             headers
                 .get(name)
@@ -59,6 +97,126 @@ impl Principal {
         Self {
             id: text("x-principal-id"),
             role: text("x-principal-role"),
+            verified: false,
+            credential,
+            roles: Vec::new(),
         }
+    }
+
+    /// Whether the caller may write policy.
+    pub(super) fn is_secops(&self) -> bool {
+        if self.verified {
+            self.has_any(&[KeyRole::Admin, KeyRole::Secops])
+        } else {
+            self.role.eq_ignore_ascii_case(KeyRole::Secops.as_str())
+        }
+    }
+
+    /// Demands the role of those who write policy.
+    pub(super) fn require_secops(&self) -> Result<(), ApiError> {
+        if self.is_secops() {
+            return Ok(());
+        }
+        Err(
+            ApiError::new(StatusCode::FORBIDDEN, "role_required", "forbidden").detail(if self.verified {
+                "this needs a key with role secops or admin"
+            } else {
+                "this needs role secops: send `X-Principal-Role: secops`"
+            }),
+        )
+    }
+
+    /// Whether the caller may use this method at all: some keys only read.
+    pub(super) fn may(&self, method: &Method) -> bool {
+        !self.verified
+            || matches!(*method, Method::GET | Method::HEAD)
+            || self.has_any(&[KeyRole::Admin, KeyRole::Secops, KeyRole::Operator])
+    }
+
+    fn has_any(&self, roles: &[KeyRole]) -> bool {
+        self.roles.iter().any(|role| roles.contains(role))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    /// Every request that reached a handler was identified at the edge.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            // Nobody in particular, should a route ever be served without the edge.
+            .unwrap_or_else(|| Self::asserted(&HeaderMap::new(), Credential::None)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).parse().expect("a name"), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn keys(shared: Option<&str>, own: &[(&str, &str, &[KeyRole])]) -> Keys {
+        Keys {
+            shared: shared.map(KeyHash::of),
+            own: own
+                .iter()
+                .map(|(key, principal, roles)| KeyEntry {
+                    hash: KeyHash::of(key),
+                    principal: (*principal).to_owned(),
+                    roles: roles.to_vec(),
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn a_key_of_ones_own_is_believed_and_headers_are_not() {
+        let keys = keys(
+            Some("shared"),
+            &[
+                ("a", "alice", &[KeyRole::Viewer, KeyRole::Secops]),
+                ("b", "bob", &[KeyRole::Operator]),
+                ("v", "vera", &[KeyRole::Viewer]),
+            ],
+        );
+        let asserted = [("x-principal-id", "eve"), ("x-principal-role", " SecOps ")];
+        for (key, id, role, verified, secops, writes) in [
+            ("shared", "eve", "SecOps", false, true, true),
+            ("a", "alice", "secops", true, true, true),
+            ("b", "bob", "operator", true, false, true),
+            ("v", "vera", "viewer", true, false, false),
+        ] {
+            let sent: Vec<_> = asserted.into_iter().chain([("x-api-key", key)]).collect();
+            let caller = keys.identify(&headers(&sent)).expect(key);
+            assert_eq!((&*caller.id, &*caller.role, caller.verified), (id, role, verified));
+            assert_eq!(caller.is_secops(), secops, "{key}");
+            assert_eq!(caller.require_secops().is_ok(), secops, "{key}");
+            assert_eq!(caller.may(&Method::POST), writes, "{key}");
+            assert!(caller.may(&Method::GET), "{key}");
+        }
+        for unknown in [&[][..], &[("x-api-key", "")], &[("x-api-key", "c")]] {
+            assert!(keys.identify(&headers(unknown)).is_none());
+        }
+    }
+
+    #[test]
+    fn without_keys_everybody_is_who_they_say() {
+        let caller = keys(None, &[])
+            .identify(&headers(&[("x-principal-id", " eve ")]))
+            .expect("open");
+        assert_eq!((&*caller.id, caller.verified), ("eve", false));
+        assert!(!caller.is_secops() && caller.may(&Method::POST));
+        // A file alone demands a key as well.
+        assert!(keys(None, &[("a", "alice", &[])]).identify(&headers(&[])).is_none());
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span};
 
 use super::App;
+use super::auth::Credential;
 use super::error::{ApiError, into_problem, wants_problem};
 use super::rate::Client;
 use super::{cors, percent};
@@ -70,7 +71,7 @@ async fn gates(app: &App, request: Request, next: Next) -> Response {
     response
 }
 
-async fn inner(app: &App, request: Request, next: Next) -> Response {
+async fn inner(app: &App, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if !percent::well_formed(path) {
         return ApiError::new(StatusCode::BAD_REQUEST, "malformed_path", "400 Bad Request").into_response();
@@ -88,22 +89,35 @@ async fn inner(app: &App, request: Request, next: Next) -> Response {
         .retry_after(1)
         .into_response();
     }
-    if api && !app.keys.admits(request.headers()) {
+    let caller = app.keys.identify(request.headers());
+    if api && caller.is_none() {
         return ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", "unauthorized").into_response();
+    }
+    if let Some(caller) = &caller
+        && api
+        && !caller.may(request.method())
+    {
+        return ApiError::new(StatusCode::FORBIDDEN, "role_required", "forbidden")
+            .detail("this key may only read: writing needs role operator, secops or admin")
+            .into_response();
     }
     // After the key, so that strangers cannot spend the tokens of those who hold it.
     if api && let Some(limiter) = &app.limiter {
-        let client = if app.keys.demanded() {
-            Client::Key
-        } else {
-            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-            Client::Peer(peer.map(|ConnectInfo(address)| address.ip()))
+        let client = match caller.as_ref().map(|caller| caller.credential) {
+            None | Some(Credential::None) => {
+                let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+                Client::Peer(peer.map(|ConnectInfo(address)| address.ip()))
+            }
+            Some(credential) => Client::Key(credential),
         };
         if let Err(wait) = limiter.take(client) {
             return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "rate limited")
                 .retry_after(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
                 .into_response();
         }
+    }
+    if let Some(caller) = caller {
+        request.extensions_mut().insert(caller);
     }
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();

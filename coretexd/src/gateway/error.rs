@@ -78,6 +78,13 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error")
     }
 
+    /// Says more to clients that read problem details: where, why, what to do.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
     /// Asks the client to come back.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::auth::Credential;
 use crate::settings::RateLimit;
 
 /// How many clients are remembered at once. When there are more, those with full buckets are forgotten.
@@ -15,8 +16,8 @@ const MAX_CLIENTS: usize = 10_000;
 /// Whose bucket a request is taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Client {
-    /// Whoever holds the API key.
-    Key,
+    /// Whoever holds this API key.
+    Key(Credential),
     /// A peer of a gateway without a key.
     Peer(Option<IpAddr>),
 }

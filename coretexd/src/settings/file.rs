@@ -48,6 +48,8 @@ pub struct HttpSection {
     pub rate_limit_rps: Option<u32>,
     /// Requests that a client may send at once.
     pub rate_limit_burst: Option<u32>,
+    /// The file of keys that belong to somebody.
+    pub keys_file: Option<PathBuf>,
     /// Whether to serve other machines without an API key.
     pub insecure_open: Option<bool>,
 }

@@ -52,6 +52,7 @@ pub(crate) fn settings() -> HttpSettings {
         addr: ([127, 0, 0, 1], 0).into(),
         metrics_addr: ([127, 0, 0, 1], 0).into(),
         api_key: None,
+        keys: Vec::new(),
         insecure_open: false,
         rate_limit: None,
         origins: Origins::SameHost,
