@@ -14,6 +14,7 @@ mod mcp;
 pub mod model;
 mod problem;
 mod read;
+mod status;
 mod words;
 
 use std::fmt;
@@ -31,9 +32,10 @@ pub use evaluate::{Evaluation, evaluate};
 pub use explanation::{BASE, ConditionCheck, ConstraintOrigin, Drafts, Explanation, NearMiss, RuleRef};
 pub use glob::{Glob, GlobError};
 pub use input::PolicyInput;
-pub use kernel::{DEFAULT_RELOAD_INTERVAL, KernelStatus, LoadError, LocalKernel};
+pub use kernel::{DEFAULT_RELOAD_INTERVAL, LoadError, LocalKernel};
 pub use model::{Document, MAX_DOCUMENT_BYTES, Parsed};
 pub use problem::{DocumentError, Problem};
+pub use status::{KernelStatus, Quarantined, SourceStatus, Warning};
 
 /// Why there is no decision.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,21 @@ pub trait Kernel: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`Unavailable`] if they are not known.
     async fn snapshots(&self) -> Result<Vec<String>, Unavailable>;
+
+    /// Judges one job and says why, by the active policy or by one with `drafts` in the place of what is in force. Nothing
+    /// is recorded, and no job moves.
+    ///
+    /// # Errors
+    /// [`ExplainError::Draft`] if a draft is refused, [`ExplainError::Unavailable`] if there is nothing to judge by.
+    async fn explain(
+        &self,
+        request: &PolicyCheckRequest,
+        drafts: &Drafts,
+        now: Timestamp,
+    ) -> Result<(DecisionRecord, Explanation), ExplainError>;
+
+    /// How it is doing.
+    async fn status(&self) -> KernelStatus;
 }
 
 #[cfg(test)]

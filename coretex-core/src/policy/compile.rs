@@ -105,6 +105,11 @@ impl CompiledPolicy {
         &self.snapshot
     }
 
+    /// The place of the rule with this id, from 1.
+    pub(super) fn rule_number(&self, id: &str) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.id == id).map(|index| index + 1)
+    }
+
     /// How many rules it has.
     pub fn rule_count(&self) -> usize {
         self.rules.len()

@@ -15,11 +15,12 @@ use tracing::{error, info, warn};
 
 use super::compile::CompiledPolicy;
 use super::effective::EffectiveSafety;
-use super::evaluate::evaluate;
+use super::evaluate::{Evaluation, evaluate};
 use super::input::PolicyInput;
 use super::model::MAX_DOCUMENT_BYTES;
 use super::problem::{DocumentError, Problem};
-use super::{Kernel, Unavailable};
+use super::status::{KernelStatus, SourceStatus, Warning};
+use super::{BASE, ConditionCheck, Drafts, ExplainError, Explanation, Kernel, RuleRef, Unavailable};
 use crate::error::chain;
 use crate::jobs::DecisionRecord;
 use crate::protocol::agent::PolicyCheckRequest;
@@ -61,19 +62,6 @@ pub enum LoadError {
     /// The thread that read it is gone.
     #[error("load safety policy: interrupted")]
     Interrupted(#[source] tokio::task::JoinError),
-}
-
-/// How a kernel is doing, for status pages and health checks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KernelStatus {
-    /// The active policy; `None` before the first load.
-    pub snapshot: Option<String>,
-    /// How many rules it has.
-    pub rules: usize,
-    /// What is odd about it.
-    pub warnings: Vec<Problem>,
-    /// Why the last load failed, if it did. The policy before it stays active.
-    pub last_error: Option<String>,
 }
 
 /// Judges in process, by a policy that can change while it runs.
@@ -148,14 +136,27 @@ impl LocalKernel {
         self.active.load_full()
     }
 
-    /// How it is doing.
+    /// How it is doing; [`Kernel::status`] for those who hold one.
     pub fn status(&self) -> KernelStatus {
         let active = self.active.load();
         let record = self.record.lock();
         KernelStatus {
             snapshot: active.as_ref().map(|policy| policy.snapshot().to_owned()),
             rules: active.as_ref().map_or(0, |policy| policy.rule_count()),
-            warnings: record.warnings.clone(),
+            warnings: record
+                .warnings
+                .iter()
+                .map(|problem| Warning {
+                    document: self.name(),
+                    problem: problem.clone(),
+                })
+                .collect(),
+            sources: vec![SourceStatus {
+                name: self.name(),
+                ok: active.is_some(),
+                detail: record.last_error.clone().unwrap_or_default(),
+            }],
+            quarantined: Vec::new(),
             last_error: record.last_error.clone(),
         }
     }
@@ -234,6 +235,12 @@ impl LocalKernel {
         self.active.store(Some(Arc::new(policy)));
     }
 
+    fn name(&self) -> String {
+        self.path
+            .as_ref()
+            .map_or_else(|| "built-in".to_owned(), |path| path.display().to_string())
+    }
+
     fn effective(&self, json: &[u8]) -> Arc<EffectiveSafety> {
         if let Some(known) = self.configs.lock().get(json) {
             return Arc::clone(known);
@@ -285,24 +292,33 @@ fn read_policy(path: &Path, active: Option<&CompiledPolicy>) -> Result<Option<Lo
     Ok(Some(loaded))
 }
 
-#[async_trait]
-impl Kernel for LocalKernel {
-    async fn check(&self, request: &PolicyCheckRequest, now: Timestamp) -> Result<DecisionRecord, Unavailable> {
-        let Some(policy) = self.active.load_full() else {
+impl LocalKernel {
+    fn active(&self) -> Result<Arc<CompiledPolicy>, Unavailable> {
+        self.active.load_full().ok_or_else(|| {
             let why = self.record.lock().last_error.clone();
-            return Err(Unavailable {
+            Unavailable {
                 what: why.unwrap_or_else(|| "no policy is loaded yet".to_owned()),
                 source: None,
-            });
-        };
+            }
+        })
+    }
+
+    /// Judges by one policy, and hands what was judged to `then`.
+    fn judge<T>(
+        &self,
+        policy: &CompiledPolicy,
+        request: &PolicyCheckRequest,
+        now: Timestamp,
+        then: impl FnOnce(&PolicyInput<'_>, &Evaluation<'_>) -> T,
+    ) -> (DecisionRecord, T) {
         let effective = (!request.effective_config.is_empty()).then(|| self.effective(&request.effective_config));
         let mut input = PolicyInput::new(request);
         if let Some(effective) = &effective {
             input = input.with_effective(effective);
         }
-        let evaluation = evaluate(&policy, &input);
-        Ok(DecisionRecord {
-            decision: evaluation.decision,
+        let evaluation = evaluate(policy, &input);
+        let more = then(&input, &evaluation);
+        let record = DecisionRecord {
             rule_id: evaluation.rule_id.to_owned(),
             policy_snapshot: evaluation.snapshot.to_owned(),
             constraints: evaluation.constraints.cloned(),
@@ -312,15 +328,69 @@ impl Kernel for LocalKernel {
             } else {
                 String::new()
             },
-            job_hash: String::new(),
-            checked_at: now,
-            matched: evaluation.explain(&policy, &input),
+            matched: evaluation.explain(policy, &input),
             reason: evaluation.reason.into_owned(),
             ..DecisionRecord::new(evaluation.decision, now)
-        })
+        };
+        (record, more)
+    }
+}
+
+#[async_trait]
+impl Kernel for LocalKernel {
+    async fn check(&self, request: &PolicyCheckRequest, now: Timestamp) -> Result<DecisionRecord, Unavailable> {
+        let policy = self.active()?;
+        Ok(self.judge(&policy, request, now, |_, _| ()).0)
     }
 
     async fn snapshots(&self) -> Result<Vec<String>, Unavailable> {
         Ok(self.record.lock().snapshots.iter().cloned().collect())
+    }
+
+    async fn explain(
+        &self,
+        request: &PolicyCheckRequest,
+        drafts: &Drafts,
+        now: Timestamp,
+    ) -> Result<(DecisionRecord, Explanation), ExplainError> {
+        let policy = self.active()?;
+        let policy = match drafts.get(BASE) {
+            Some(text) => Arc::new(CompiledPolicy::from_bytes(text.as_bytes(), BASE)?.0),
+            None => policy,
+        };
+        if let Some(fragment) = drafts.keys().find(|id| *id != BASE) {
+            return Err(ExplainError::Draft(DocumentError {
+                document: fragment.clone(),
+                problems: vec![Problem {
+                    line: 0,
+                    column: 0,
+                    rule: None,
+                    key: String::new(),
+                    what: "this kernel reads no fragments".to_owned(),
+                }],
+            }));
+        }
+        Ok(self.judge(&policy, request, now, |input, evaluation| Explanation {
+            tenant: input.tenant.to_owned(),
+            rule: (!evaluation.rule_id.is_empty()).then(|| RuleRef {
+                id: evaluation.rule_id.to_owned(),
+                origin: BASE.to_owned(),
+                number: policy.rule_number(evaluation.rule_id).unwrap_or_default(),
+            }),
+            conditions: evaluation
+                .explain(&policy, input)
+                .into_iter()
+                .map(|line| ConditionCheck {
+                    condition: line.split(':').next().unwrap_or_default().to_owned(),
+                    holds: true,
+                    detail: line,
+                })
+                .collect(),
+            ..Explanation::default()
+        }))
+    }
+
+    async fn status(&self) -> KernelStatus {
+        Self::status(self)
     }
 }

@@ -14,7 +14,7 @@ use coretex_core::backend::redis::{RedisOptions, RedisStores};
 use coretex_core::bus::{Bus, Message, SubscribeOptions, Subscription};
 use coretex_core::jobs::{DecisionRecord, JobRecord, JobState, JobStoreExt};
 use coretex_core::platform::Platform;
-use coretex_core::policy::{Kernel, LocalKernel, Unavailable};
+use coretex_core::policy::{Drafts, ExplainError, Explanation, Kernel, KernelStatus, LocalKernel, Unavailable};
 use coretex_core::protocol::agent::bus_packet::Payload;
 use coretex_core::protocol::agent::{
     BusPacket, Heartbeat, JobProgress, JobRequest, JobResult, JobStatus, PolicyCheckRequest,
@@ -76,6 +76,19 @@ impl Kernel for Switch {
 
     async fn snapshots(&self) -> Result<Vec<String>, Unavailable> {
         self.kernel.snapshots().await
+    }
+
+    async fn explain(
+        &self,
+        request: &PolicyCheckRequest,
+        drafts: &Drafts,
+        now: Timestamp,
+    ) -> Result<(DecisionRecord, Explanation), ExplainError> {
+        self.kernel.explain(request, drafts, now).await
+    }
+
+    async fn status(&self) -> KernelStatus {
+        self.kernel.status()
     }
 }
 
