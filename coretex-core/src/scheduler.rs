@@ -8,6 +8,7 @@ mod decide;
 mod desk;
 mod effective;
 pub mod fleet;
+mod handover;
 mod intake;
 pub mod parked;
 pub mod placement;
@@ -16,6 +17,7 @@ mod recover;
 mod results;
 mod signals;
 mod snapshot;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

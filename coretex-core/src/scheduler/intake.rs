@@ -1,49 +1,43 @@
-//! Submitted and waiting jobs: judge, place, commit, hand over. See `docs/spec/scheduler.md` §1.
+//! Submitted jobs: read, judge, commit. See `docs/spec/scheduler.md` §1 and §2.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use metrics::counter;
-use prost::Message as _;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::decide::{Verdict, claims_approval, tenant_of};
-use super::desk::{InFlight, Item, Reserved, Via};
-use super::parked::{Class, Entry};
-use super::placement::{Demand, Placement, place};
-use super::{Inner, gauge, signals};
-use crate::bus::{self, Delivery, Message, SubscribeOptions, Subscription};
+use super::desk::{Item, Reserved};
+use super::handover::After;
+use super::placement::Demand;
+use super::{Inner, signals};
+use crate::bus::{self, Delivery, SubscribeOptions, Subscription};
 use crate::error::chain;
 use crate::jobs::{
-    Applied, Change, JobEvent, JobRecord, JobState, JobStoreExt, Note, Outcome, PendingNote, PendingReason,
-    RequestWrite, Slot, TerminalDetail,
+    Change, JobEvent, JobRecord, JobStoreExt, PendingNote, PendingReason, RequestWrite, Slot, TerminalDetail,
 };
-use crate::metrics::{JOBS_COMPLETED, JOBS_DISPATCHED, JOBS_RECEIVED, PACKETS_INVALID, SAFETY_DENIED};
+use crate::metrics::{JOBS_RECEIVED, PACKETS_INVALID};
+use crate::protocol::agent::JobRequest;
 use crate::protocol::agent::bus_packet::Payload;
-use crate::protocol::agent::{JobRequest, JobResult};
-use crate::protocol::{JobId, TraceId, encode_packet, packet, subjects};
+use crate::protocol::{JobId, TraceId, subjects};
 use crate::time::Timestamp;
 
 /// How long a throttled job waits before policy is asked again.
 const THROTTLE_PAUSE: Duration = Duration::from_secs(5);
 /// How long a job waits before a policy that could not be asked is asked again.
 const POLICY_PAUSE: Duration = Duration::from_secs(1);
-/// How many waiting jobs are taken at once.
-const WAKE_BATCH: usize = 128;
 
 /// A change on its way to the store, and what follows once it is there.
 #[derive(Debug)]
-struct Plan {
-    item: Item,
-    change: Change,
-    then: Then,
+pub(super) struct Plan {
+    pub item: Item,
+    pub change: Change,
+    pub then: Then,
 }
 
 #[derive(Debug)]
-enum Then {
+pub(super) enum Then {
     Dispatch {
         outgoing: Box<JobRequest>,
         place: Reserved,
@@ -117,156 +111,6 @@ impl Inner {
                 signals::settle(delivery).await;
             }
         }
-    }
-
-    /// Serves waiting jobs whenever there may be room, and those whose pause is over.
-    pub(super) async fn serve_waiting(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(Duration::from_millis(250));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                () = self.room.notified() => {}
-                _ = tick.tick() => self.let_in(),
-            }
-            self.serve_due().await;
-            loop {
-                let Ok(permit) = Arc::clone(&self.intake).acquire_owned().await else {
-                    return;
-                };
-                let taken = self.take_placeable();
-                if taken.is_empty() || self.stop.is_cancelled() {
-                    self.put_back(taken);
-                    break;
-                }
-                let this = Arc::clone(&self);
-                self.tasks.spawn(async move {
-                    this.resume(taken).await;
-                    drop(permit);
-                });
-            }
-        }
-    }
-
-    fn take_placeable(&self) -> Vec<(Entry, Reserved)> {
-        let routing = self.routing.load();
-        let mut desk = self.desk.lock();
-        let desk = &mut *desk;
-        // While nobody takes anything, which is when most jobs wait, there is no need to ask for each.
-        if desk.parked.is_empty() || !desk.fleet.has_room() {
-            return Vec::new();
-        }
-        let fleet = &mut desk.fleet;
-        desk.parked
-            .take(WAKE_BATCH, |demand| match place(demand, &routing, fleet) {
-                Placement::On {
-                    worker,
-                    direct,
-                    confirms,
-                    why,
-                } => {
-                    fleet.reserve(worker.as_ref());
-                    Some(Reserved {
-                        worker,
-                        direct,
-                        confirms,
-                        why,
-                    })
-                }
-                Placement::Wait { .. } | Placement::Impossible { .. } => None,
-            })
-    }
-
-    fn put_back(&self, taken: Vec<(Entry, Reserved)>) {
-        let mut desk = self.desk.lock();
-        for (_, place) in taken {
-            // Only at shutdown: the job is PENDING in the store, and its place is given back.
-            desk.fleet.release(place.worker.as_ref());
-        }
-    }
-
-    /// Moves jobs whose turn may have come: of tenants that may have room again, and old ones upwards.
-    fn let_in(&self) {
-        let now = self.parts.clock.now();
-        let mut desk = self.desk.lock();
-        let tenants: Vec<Arc<str>> = desk.limited.keys().cloned().collect();
-        for tenant in tenants {
-            // Other replicas free places as well, unseen from here: let one job find out.
-            desk.unlimit(&tenant, 1);
-        }
-        desk.parked.age(now);
-        gauge(&desk);
-    }
-
-    /// Looks again at the jobs whose pause is over.
-    async fn serve_due(self: &Arc<Self>) {
-        let now = self.parts.clock.now();
-        while self.desk.lock().is_due(now) && !self.stop.is_cancelled() {
-            let Ok(permit) = Arc::clone(&self.intake).acquire_owned().await else {
-                return;
-            };
-            let due = self.desk.lock().take_due(now, WAKE_BATCH);
-            let this = Arc::clone(self);
-            self.tasks.spawn(async move {
-                let items = this.reload(due.into_iter().map(|entry| (entry, None)).collect()).await;
-                this.process(items).await;
-                drop(permit);
-            });
-            // As long as policy does not answer, a few jobs find out for all.
-            if self.unjudged.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-    }
-
-    async fn resume(self: &Arc<Self>, taken: Vec<(Entry, Reserved)>) {
-        let items = self
-            .reload(taken.into_iter().map(|(entry, place)| (entry, Some(place))).collect())
-            .await;
-        self.process(items).await;
-    }
-
-    /// Makes items of waiting jobs again; reads the requests that were not kept. A job whose request is gone is forgotten
-    /// here: whoever looks over the store deals with it.
-    async fn reload(&self, entries: Vec<(Entry, Option<Reserved>)>) -> Vec<Item> {
-        let missing: Vec<JobId> = entries
-            .iter()
-            .filter(|(entry, _)| entry.request.is_none())
-            .map(|(entry, _)| entry.id.clone())
-            .collect();
-        let mut read = match self.read_requests(&missing).await {
-            Some(requests) => missing
-                .into_iter()
-                .zip(requests)
-                .collect::<std::collections::HashMap<_, _>>(),
-            None => std::collections::HashMap::new(),
-        };
-        let mut items = Vec::with_capacity(entries.len());
-        for (entry, reserved) in entries {
-            let request = match &entry.request {
-                Some(bytes) => JobRequest::decode(bytes.clone()).ok(),
-                None => read.remove(&entry.id).flatten(),
-            };
-            match request {
-                Some(request) => items.push(Item {
-                    id: entry.id,
-                    trace_id: entry.trace_id,
-                    request: Arc::new(request),
-                    stored: true,
-                    since: entry.since,
-                    held: entry.held,
-                    reserved,
-                }),
-                None => {
-                    warn!(job_id = %entry.id, "the request of a waiting job is gone");
-                    if let Some(place) = reserved {
-                        self.desk.lock().fleet.release(place.worker.as_ref());
-                    }
-                }
-            }
-        }
-        items
     }
 
     /// Reads requests, trying again until the store answers; `None` at shutdown. A request that is not there, or cannot be
@@ -458,7 +302,7 @@ impl Inner {
     }
 
     /// A change that also stores what is new about the job.
-    fn change(&self, item: &Item, event: JobEvent, now: Timestamp) -> Change {
+    pub(super) fn change(&self, item: &Item, event: JobEvent, now: Timestamp) -> Change {
         let mut change = Change::new(item.id.clone(), event, now);
         if !item.stored {
             // What a gateway stored has its deadline since then.
@@ -470,7 +314,7 @@ impl Inner {
         change
     }
 
-    fn fail(&self, item: Item, now: Timestamp, code: &'static str, message: String) -> Plan {
+    pub(super) fn fail(&self, item: Item, now: Timestamp, code: &'static str, message: String) -> Plan {
         self.unreserve(&item);
         let mut change = self.change(&item, JobEvent::Fail, now);
         change.dead_letter = true;
@@ -483,324 +327,6 @@ impl Inner {
             item,
             change,
             then: Then::Failed { code, message },
-        }
-    }
-
-    /// Finds a place for a job that may run. `None` if it waits and nothing need be written for that.
-    fn plan_dispatch(
-        &self,
-        mut item: Item,
-        mut change: Change,
-        outgoing: Box<JobRequest>,
-        now: Timestamp,
-    ) -> Option<Plan> {
-        let place = match item.reserved.take() {
-            Some(place) => place,
-            None => {
-                let demand = Demand::of(&item.request);
-                match self.find_place(&demand) {
-                    Placement::On {
-                        worker,
-                        direct,
-                        confirms,
-                        why,
-                    } => Reserved {
-                        worker,
-                        direct,
-                        confirms,
-                        why,
-                    },
-                    Placement::Wait { reason, why } => {
-                        let pending = PendingNote { reason, detail: why };
-                        if item.stored {
-                            // PENDING already: it waits from now on, and that is written down when there is time.
-                            self.park(&item, demand, Some(pending));
-                            return None;
-                        }
-                        change.event = JobEvent::Park;
-                        change.slot = None;
-                        change.attempt_limit = None;
-                        change.pending = Some(pending);
-                        return Some(Plan {
-                            item,
-                            change,
-                            then: Then::Park { demand },
-                        });
-                    }
-                    Placement::Impossible { why } => {
-                        let mut plan = self.fail(item, now, "no_pool_mapping", why);
-                        plan.change.decision = change.decision;
-                        return Some(plan);
-                    }
-                }
-            }
-        };
-        change.worker_id.clone_from(&place.worker);
-        change.placement.clone_from(&place.why);
-        Some(Plan {
-            item,
-            change,
-            then: Then::Dispatch { outgoing, place },
-        })
-    }
-
-    /// Reserves a place, unless others of the same demand wait for one already.
-    fn find_place(&self, demand: &Demand) -> Placement {
-        let routing = self.routing.load();
-        let mut desk = self.desk.lock();
-        let placement = place(demand, &routing, &desk.fleet);
-        match placement {
-            Placement::On { .. } if desk.parked.has_waiting(demand) => {
-                self.room.notify_one();
-                Placement::Wait {
-                    reason: PendingReason::PoolOverloaded,
-                    why: "not placed because: others that need the same wait already".to_owned(),
-                }
-            }
-            Placement::On {
-                worker,
-                direct,
-                confirms,
-                why,
-            } => {
-                desk.fleet.reserve(worker.as_ref());
-                Placement::On {
-                    worker,
-                    direct,
-                    confirms,
-                    why,
-                }
-            }
-            other => other,
-        }
-    }
-
-    fn unreserve(&self, item: &Item) {
-        if let Some(place) = &item.reserved {
-            self.desk.lock().fleet.release(place.worker.as_ref());
-            self.room.notify_one();
-        }
-    }
-
-    fn give_back(&self, plan: &Plan) {
-        if let Then::Dispatch { place, .. } = &plan.then {
-            self.desk.lock().fleet.release(place.worker.as_ref());
-            self.room.notify_one();
-        }
-    }
-
-    fn entry(&self, item: &Item) -> Entry {
-        Entry {
-            held: item.held,
-            ..self.entry_of(&item.id, item.trace_id.clone(), &item.request, item.since)
-        }
-    }
-
-    pub(super) fn entry_of(
-        &self,
-        id: &JobId,
-        trace_id: Option<TraceId>,
-        request: &JobRequest,
-        since: Timestamp,
-    ) -> Entry {
-        let small = request.encoded_len() <= self.options.keep_request_bytes;
-        Entry {
-            id: id.clone(),
-            trace_id,
-            request: small.then(|| Bytes::from(request.encode_to_vec())),
-            tenant: tenant_of(request).as_str().into(),
-            class: Class::of(request.priority),
-            since,
-            held: None,
-        }
-    }
-
-    /// Looks at a job again at `at`.
-    pub(super) fn set_aside(&self, item: &Item, at: Timestamp) {
-        let entry = self.entry(item);
-        let mut desk = self.desk.lock();
-        if desk.admits(self.options.max_parked) {
-            desk.delay(at, entry);
-        }
-    }
-
-    /// Lets a job wait for room. With `pending`, why and where is written down at the next occasion.
-    pub(super) fn park(&self, item: &Item, demand: Demand, pending: Option<PendingNote>) {
-        let entry = self.entry(item);
-        let mut desk = self.desk.lock();
-        if !desk.admits(self.options.max_parked) {
-            // It stays PENDING in the store, and is adopted when there is room.
-            debug!(job_id = %item.id, "too many jobs wait here");
-            return;
-        }
-        if let Some(pending) = pending {
-            desk.notes.push(Note::Waiting {
-                id: item.id.clone(),
-                pending,
-                owner: self.options.instance.clone(),
-            });
-        }
-        desk.parked.push(demand, entry);
-        drop(desk);
-        // A worker may have come between looking and waiting.
-        self.room.notify_one();
-    }
-
-    fn conclude(self: &Arc<Self>, plan: Plan, outcome: Outcome, now: Timestamp, after: &mut After) {
-        match outcome {
-            Outcome::Applied(applied) => self.follow_up(plan, applied, now, after),
-            Outcome::Conflict { state, .. } => {
-                // Somebody else was faster, or the message came twice: nothing to do.
-                debug!(job_id = %plan.item.id, ?state, "job is further than this");
-                self.give_back(&plan);
-            }
-            Outcome::LimitReached => {
-                self.give_back(&plan);
-                self.wait_for_tenant(plan, now, after);
-            }
-            Outcome::AttemptsExhausted { attempts } => {
-                self.give_back(&plan);
-                let max = plan.change.attempt_limit.unwrap_or(1).saturating_sub(1);
-                let message = format!("max retries exceeded (attempts={attempts}, max_retries={max})");
-                after
-                    .plans
-                    .push(self.fail(plan.item, now, "max_retries_exceeded", message));
-            }
-            Outcome::DuplicateKey { job } => {
-                self.give_back(&plan);
-                let message = format!("idempotency key belongs to job {job}");
-                let mut failed = self.fail(plan.item, now, "duplicate_idempotency_key", message);
-                // The key is not this job's: store the request without claiming it.
-                let mut request = JobRequest::clone(&failed.item.request);
-                if let Some(meta) = &mut request.meta {
-                    meta.idempotency_key.clear();
-                }
-                failed.change.request = RequestWrite::IfAbsent(Arc::new(request));
-                after.plans.push(failed);
-            }
-        }
-    }
-
-    fn wait_for_tenant(&self, plan: Plan, now: Timestamp, after: &mut After) {
-        let limit = plan.change.slot.as_ref().map_or(0, |slot| slot.limit);
-        let pending = PendingNote {
-            reason: PendingReason::TenantLimit,
-            detail: format!("not placed because: tenant has {limit} jobs running, its limit"),
-        };
-        if plan.item.stored {
-            let entry = self.entry(&plan.item);
-            let demand = Demand::of(&plan.item.request);
-            let mut desk = self.desk.lock();
-            if desk.admits(self.options.max_parked) {
-                desk.notes.push(Note::Waiting {
-                    id: plan.item.id.clone(),
-                    pending,
-                    owner: self.options.instance.clone(),
-                });
-                desk.limit(demand, entry);
-            }
-            return;
-        }
-        let mut change = self.change(&plan.item, JobEvent::Park, now);
-        change.decision = plan.change.decision;
-        change.deadline = plan.change.deadline;
-        change.pending = Some(pending);
-        // It tries again after a short pause, and then waits without commits.
-        after.plans.push(Plan {
-            item: plan.item,
-            change,
-            then: Then::Delay { until: now, held: None },
-        });
-    }
-
-    fn follow_up(&self, mut plan: Plan, applied: Applied, now: Timestamp, after: &mut After) {
-        plan.item.stored = true;
-        let Plan { mut item, then, .. } = plan;
-        match then {
-            Then::Dispatch { outgoing, place } => {
-                counter!(JOBS_DISPATCHED, "topic" => item.request.topic.clone()).increment(1);
-                // Where one went through another may: the limit may have grown, or places were freed elsewhere.
-                self.let_in_one_of(&tenant_of(&item.request));
-                after.handovers.push(Handover {
-                    id: item.id,
-                    trace_id: applied.trace_id.or(item.trace_id),
-                    outgoing,
-                    job: InFlight {
-                        via: if place.direct || (!self.told() && place.worker.is_some()) {
-                            Via::Worker
-                        } else {
-                            Via::Topic
-                        },
-                        worker: place.worker,
-                        confirms: place.confirms,
-                        confirmed: false,
-                        revision: applied.revision,
-                        since: now,
-                        ask_at: now.plus(self.options.ask_again),
-                        asked: 0,
-                        adopted: false,
-                    },
-                    again: false,
-                });
-            }
-            Then::Park { demand } => self.park(&item, demand, None),
-            Then::Delay { until, held } => {
-                item.held = held;
-                self.set_aside(&item, until);
-            }
-            Then::Approval => {}
-            Then::Denied { reason } => {
-                counter!(SAFETY_DENIED, "topic" => item.request.topic.clone()).increment(1);
-                after
-                    .messages
-                    .push(dead_letter(&item.id, JobState::Denied, "safety_denied", &reason, now));
-            }
-            Then::Failed { code, message } => {
-                counter!(JOBS_COMPLETED,
-                    "topic" => item.request.topic.clone(), "status" => JobState::Failed.status().as_str_name())
-                .increment(1);
-                after
-                    .messages
-                    .push(dead_letter(&item.id, JobState::Failed, code, &message, now));
-            }
-        }
-    }
-
-    /// Hands committed jobs to their workers.
-    pub(super) async fn hand_over(&self, mut handovers: Vec<Handover>) {
-        if handovers.is_empty() {
-            return;
-        }
-        let now = self.parts.clock.now();
-        {
-            let mut desk = self.desk.lock();
-            handovers.retain(|handover| {
-                if handover.again {
-                    // If it has ended meanwhile, its place is free already.
-                    let known = desk.in_flight.get_mut(&handover.id);
-                    known.map(|job| job.via = handover.job.via).is_some()
-                } else {
-                    desk.in_flight.insert(handover.id.clone(), handover.job.clone());
-                    true
-                }
-            });
-            gauge(&desk);
-        }
-        let messages: Vec<(JobId, Message)> = handovers
-            .iter()
-            .map(|handover| (handover.id.clone(), handover.message(now)))
-            .collect();
-        let ids: Vec<JobId> = messages.iter().map(|(id, _)| id.clone()).collect();
-        for (id, result) in ids.into_iter().zip(self.parts.bus.dispatch(messages).await) {
-            if let Err(error) = result {
-                warn!(job_id = %id, error = %chain(&error), "job could not be handed over");
-                self.requeue(
-                    &id,
-                    PendingReason::NoListener,
-                    format!("not handed over: {}", chain(&error)),
-                )
-                .await;
-            }
         }
     }
 }
@@ -842,61 +368,5 @@ fn read_submission(delivery: &Delivery, now: Timestamp) -> Option<Item> {
             })
         }
         _ => None,
-    }
-}
-
-/// What follows from a round of commits.
-#[derive(Debug, Default)]
-struct After {
-    plans: Vec<Plan>,
-    handovers: Vec<Handover>,
-    messages: Vec<Message>,
-}
-
-/// A committed job on its way to its worker.
-#[derive(Debug)]
-pub(super) struct Handover {
-    pub id: JobId,
-    pub trace_id: Option<TraceId>,
-    pub outgoing: Box<JobRequest>,
-    pub job: InFlight,
-    /// It was handed over before, and holds its place since then.
-    pub again: bool,
-}
-
-impl Handover {
-    fn message(&self, now: Timestamp) -> Message {
-        let subject = match (&self.job.worker, self.job.via) {
-            (Some(worker), Via::Worker) => subjects::worker_jobs(worker),
-            (_, Via::Topic) | (None, Via::Worker) => self.outgoing.topic.clone(),
-        };
-        let trace = self.trace_id.as_ref().map_or("", TraceId::as_str);
-        let payload = Payload::JobRequest(JobRequest::clone(&self.outgoing));
-        Message {
-            subject,
-            payload: encode_packet(&packet(trace, subjects::SCHEDULER, now, payload)),
-            message_id: Some(format!("jobreq:{}", self.id)),
-        }
-    }
-}
-
-/// The news of a job that ended without success, for whoever keeps dead letters.
-pub(super) fn dead_letter(id: &JobId, state: JobState, code: &str, message: &str, now: Timestamp) -> Message {
-    let result = JobResult {
-        job_id: id.as_str().to_owned(),
-        status: state.status().into(),
-        error_code: code.to_owned(),
-        error_message: message.to_owned(),
-        ..JobResult::default()
-    };
-    Message {
-        subject: subjects::DLQ.to_owned(),
-        payload: encode_packet(&packet(
-            id.as_str(),
-            subjects::SCHEDULER,
-            now,
-            Payload::JobResult(result),
-        )),
-        message_id: Some(format!("{}:{id}", subjects::DLQ)),
     }
 }

@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::Inner;
 use super::desk::Item;
-use super::intake::dead_letter;
+use super::handover::dead_letter;
 use super::results::News;
 use crate::bus::Message;
 use crate::error::{StoreError, chain};

@@ -14,7 +14,7 @@ use super::Inner;
 use super::WorkerLost;
 use super::desk::{InFlight, Via};
 use super::fleet::Worker;
-use super::intake::Handover;
+use super::handover::Handover;
 use crate::bus::Health;
 use crate::error::{StoreError, chain};
 use crate::jobs::{

@@ -6,7 +6,7 @@ use metrics::counter;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::intake::dead_letter;
+use super::handover::dead_letter;
 use super::{Inner, signals};
 use crate::bus::{self, Delivery, Message, SubscribeOptions, Subscription};
 use crate::jobs::{Applied, Change, JobEvent, JobState, Outcome, StateSet, TerminalDetail};

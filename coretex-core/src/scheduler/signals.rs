@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::Inner;
 use super::desk::Via;
-use super::intake::Handover;
+use super::handover::Handover;
 use super::results::News;
 use crate::bus::{self, Delivery, Message, SubscribeOptions, Subscription};
 use crate::error::chain;
