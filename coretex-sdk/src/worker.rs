@@ -16,7 +16,7 @@ use std::time::Duration;
 use coretex_core::bus::{self, Health, SubscribeOptions, Subscription};
 use coretex_core::error::chain;
 use coretex_core::protocol::{WorkerId, subjects};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -103,9 +103,10 @@ impl Worker {
             asked: asked.clone(),
             owns_bus,
         };
+        let mut supervision = JoinSet::new();
+        supervision.spawn(supervisor.run());
         Ok(Running {
-            // Dropping the handle does not end the task: it drains, and ends by itself.
-            task: Some(tokio::spawn(supervisor.run())),
+            supervision,
             asked,
             core,
         })
@@ -189,7 +190,7 @@ impl Drop for StopGuard {
 /// A worker at work. Dropping it makes it stop as [`stop`](Self::stop) does, but nobody waits for that.
 #[derive(Debug)]
 pub struct Running {
-    task: Option<JoinHandle<Result<(), Error>>>,
+    supervision: JoinSet<Result<(), Error>>,
     asked: CancellationToken,
     core: Arc<Core>,
 }
@@ -227,18 +228,18 @@ impl Running {
     /// Nothing is lost when the future is dropped.
     pub async fn ended(&mut self) -> Result<(), Error> {
         // The supervisor does not panic, and nobody aborts it; if the runtime does, the worker has ended.
-        let Some(task) = &mut self.task else {
-            return Ok(());
-        };
-        let outcome = task.await.unwrap_or(Ok(()));
-        self.task = None;
-        outcome
+        match self.supervision.join_next().await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) | None => Ok(()),
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.asked.cancel();
+        // It drains, and ends by itself.
+        self.supervision.detach_all();
     }
 }
 

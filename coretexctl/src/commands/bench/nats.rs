@@ -9,7 +9,7 @@ use coretex_core::protocol::agent::bus_packet::Payload;
 use coretex_core::protocol::agent::{JobPriority, JobRequest};
 use coretex_core::protocol::{decode_packet, encode_packet, packet, subjects};
 use coretex_core::time::Clock;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 
 use super::ledger::Ledger;
 use crate::failure::{Failure, Kind};
@@ -68,14 +68,15 @@ impl Nats {
         Ok(())
     }
 
-    /// Notes when results arrive, until the handle is dropped.
-    pub(super) async fn listen(&self, ledger: Arc<Ledger>) -> Result<AbortOnDropHandle<()>, Failure> {
+    /// Notes when results arrive, until the set is dropped.
+    pub(super) async fn listen(&self, ledger: Arc<Ledger>) -> Result<JoinSet<()>, Failure> {
         let mut results = self
             .bus
             .subscribe(subjects::RESULT, SubscribeOptions::tap())
             .await
             .map_err(|error| Failure::new("cannot listen to results").because(&error))?;
-        Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut listening = JoinSet::new();
+        listening.spawn(async move {
             while let Some(delivery) = results.next().await {
                 if let Ok(packet) = decode_packet(&delivery.payload)
                     && let Some(Payload::JobResult(result)) = packet.payload
@@ -83,7 +84,8 @@ impl Nats {
                     ledger.result(&result.job_id);
                 }
             }
-        })))
+        });
+        Ok(listening)
     }
 
     pub(super) async fn close(self) {

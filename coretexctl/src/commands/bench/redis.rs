@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, InfoDict, Pipeline, RedisError};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::observer::Final;
 use crate::failure::{Failure, Kind};
@@ -149,7 +149,8 @@ impl Store {
             .await
             .map_err(|error| unreachable(&error))?;
         let (stop, mut stopped) = oneshot::channel();
-        let task = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             let mut lines = monitor.into_on_message::<String>();
             let mut seen = Seen::default();
             loop {
@@ -167,22 +168,25 @@ impl Store {
             }
             seen
         });
-        Ok(Monitor { task, stop })
+        Ok(Monitor { tasks, stop })
     }
 }
 
 /// A server that reports.
 pub(super) struct Monitor {
-    task: JoinHandle<Seen>,
+    tasks: JoinSet<Seen>,
     stop: oneshot::Sender<()>,
 }
 
 impl Monitor {
     /// What it reported.
-    pub(super) async fn stop(self) -> Seen {
+    pub(super) async fn stop(mut self) -> Seen {
         // The receiver is gone only if the connection was lost; then there is what came before.
         let _ = self.stop.send(());
-        self.task.await.unwrap_or_default()
+        match self.tasks.join_next().await {
+            Some(Ok(seen)) => seen,
+            Some(Err(_)) | None => Seen::default(),
+        }
     }
 }
 
