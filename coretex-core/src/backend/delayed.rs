@@ -2,9 +2,12 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// The longest delay, so that no caller's arithmetic overflows a clock.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -84,5 +87,25 @@ impl<T> Delayed<T> {
     /// Takes the next item, due or not.
     pub(super) fn pop(&mut self) -> Option<T> {
         self.heap.pop().map(|Reverse(next)| next.item)
+    }
+}
+
+/// Wakes a task when something comes due.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Ready at `due`; pending for ever if nothing is to come.
+    pub(super) fn poll(&mut self, due: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = due else {
+            return Poll::Pending;
+        };
+        let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(())
     }
 }

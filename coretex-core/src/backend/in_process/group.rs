@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,11 +12,10 @@ use futures::Stream;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::backend::delayed::Delayed;
+use crate::backend::delayed::{Alarm, Delayed};
 use crate::bus::{Delivery, Error, Settle, SubscribeOptions, subject};
 use crate::protocol::{JobId, subjects};
 
@@ -282,7 +281,7 @@ impl Group {
         Member {
             group: Arc::clone(self),
             seat: id,
-            timer: None,
+            alarm: Alarm::default(),
             close,
         }
     }
@@ -377,7 +376,7 @@ fn dropped(reason: &'static str) {
 pub(super) struct Member {
     group: Arc<Group>,
     seat: u64,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     close: CancellationToken,
 }
 
@@ -418,19 +417,7 @@ impl Stream for Member {
             }
             let due = state.delayed.due().filter(|_| has_room);
             drop(state);
-            let Some(due) = due else {
-                return Poll::Pending;
-            };
-            let timer = this
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-            if timer.deadline() != due {
-                timer.as_mut().reset(due);
-            }
-            match timer.as_mut().poll(cx) {
-                Poll::Ready(()) => this.timer = None,
-                Poll::Pending => return Poll::Pending,
-            }
+            ready!(this.alarm.poll(due, cx));
         }
     }
 }

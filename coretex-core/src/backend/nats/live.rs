@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,10 +10,9 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use metrics::counter;
 use parking_lot::Mutex;
-use tokio::time::Sleep;
 
 use super::source::Source;
-use crate::backend::delayed::Delayed;
+use crate::backend::delayed::{Alarm, Delayed};
 use crate::bus::{Delivery, Error, Settle};
 
 /// How many messages of one subscription may wait for their next try.
@@ -44,7 +43,7 @@ impl Stream for Tap {
 pub(super) struct Live {
     subscriber: Source,
     window: Arc<Window>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 #[derive(Debug)]
@@ -74,7 +73,7 @@ impl Live {
                 max_in_flight: max_in_flight.max(1),
                 state: Mutex::default(),
             }),
-            timer: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -120,19 +119,7 @@ impl Stream for Live {
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => this.window.state.lock().in_flight -= 1,
             }
-            let Some(due) = due else {
-                return Poll::Pending;
-            };
-            let timer = this
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-            if timer.deadline() != due {
-                timer.as_mut().reset(due);
-            }
-            match timer.as_mut().poll(cx) {
-                Poll::Ready(()) => this.timer = None,
-                Poll::Pending => return Poll::Pending,
-            }
+            ready!(this.alarm.poll(due, cx));
         }
     }
 }
