@@ -24,7 +24,6 @@ mod memory;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use coretex_core::backend::in_process::InProcessBus;
@@ -34,6 +33,7 @@ use coretex_core::protocol::agent::{
     BusPacket, Heartbeat, JobCancel, JobProgress, JobRequest, JobResult, JobStatus, bus_packet::Payload,
 };
 use coretex_core::protocol::{JobId, WorkerId, decode_packet, encode_packet, packet, subjects};
+use coretex_core::test_util::wait::{PATIENCE, until};
 use coretex_core::time::Clock;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -45,8 +45,6 @@ use tokio_util::task::TaskTracker;
 pub use self::memory::MemoryPayloads;
 use crate::{Builder, Worker};
 
-/// How long a test waits for something that should happen.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How many messages of each kind are remembered.
 const MEMORY: usize = 100_000;
 
@@ -245,13 +243,10 @@ impl ControlPlane {
 
     async fn stored(&self, pointer: &Pointer) -> Option<Bytes> {
         // A store that was just restarted may refuse the first call.
-        for _ in 0..100 {
-            if let Ok(stored) = self.payloads.get(pointer).await {
-                return stored;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the payload store does not answer");
+        until("an answer of the payload store", async || {
+            self.payloads.get(pointer).await.ok()
+        })
+        .await
     }
 
     /// Waits until `count` progress notes of a job have come.

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::backend::Stores;
 use crate::protocol::{InstanceId, JobId, TenantId, TraceId};
+use crate::test_util::wait::until;
 use crate::time::{Clock, Timestamp};
 
 /// What a case runs on.
@@ -128,13 +129,13 @@ impl Scene {
     }
 }
 
-/// Waits until `check` says yes, at most ten seconds.
+/// Waits until `check` says yes.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while !check().await {
-        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until(what, || {
+        let checking = check();
+        async move { checking.await.then_some(()) }
+    })
+    .await;
 }
 
 /// Makes one test of each case of a suite.

@@ -5,11 +5,11 @@ mod nats;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use coretex_core::backend::nats::{NatsBus, Options};
 use coretex_core::bus::{Bus, Message};
 use coretex_core::test_util::servers::NatsServer;
+use coretex_core::test_util::wait::PATIENCE;
 
 mod in_process {
     use std::future::{Ready, ready};
@@ -48,7 +48,7 @@ fn message(subject: &str, payload: &str) -> Message {
 }
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future)
+    tokio::time::timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("{what} did not happen"))
 }

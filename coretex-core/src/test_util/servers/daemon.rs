@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// How long a child may take to come up or to stop.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 const LOG_TAIL_BYTES: u64 = 8 * 1024;
 const PORT_TRIES: usize = 20;
@@ -347,7 +347,7 @@ async fn ask(address: SocketAddr, send: &str, expect: &str) -> bool {
         }
         None
     };
-    tokio::time::timeout(Duration::from_millis(500), talk)
+    tokio::time::timeout(Duration::from_secs(5), talk)
         .await
         .ok()
         .flatten()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::ready;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::{self, Context};
 use coretex_core::backend::nats::{JetStreamOptions, NatsBus, Options};
@@ -337,10 +337,10 @@ async fn publishing_into_nothing_fails_in_bounded_time() {
     let mut server = server().await;
     let bus = bus(&server).await;
     server.kill();
-    let start = Instant::now();
-    let error = bus.publish(message(SUBMIT, "x")).await.unwrap_err();
+    let error = soon("the failure", bus.publish(message(SUBMIT, "x")))
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Core NATS.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coretex_core::backend::nats::{NatsBus, Options};
 use coretex_core::bus::{Bus, Error, Health, SubscribeOptions};
@@ -28,11 +28,9 @@ coretex_core::bus_conformance!(fixture);
 #[tokio::test]
 async fn an_unreachable_server_is_an_error_after_the_timeout() {
     let url = format!("nats://user:s3cret@{}", free_address());
-    let start = Instant::now();
     let options = Options::new(&url).with_connect_timeout(Duration::from_millis(700));
-    let error = NatsBus::connect(options).await.unwrap_err();
+    let error = soon("the failure", NatsBus::connect(options)).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert!(!format!("{error:?} {}", chain(&error)).contains("s3cret"), "{error:?}");
 }
 
@@ -63,13 +61,10 @@ async fn credentials_are_used_and_never_shown() {
     assert!(!format!("{options:?}").contains("s3c"), "{options:?}");
     let bus = NatsBus::connect(options).await.expect("let in");
     assert!(!format!("{bus:?} {:?}", bus.health().borrow()).contains("s3c"));
-    let start = Instant::now();
-    let error = NatsBus::connect(Options::new(&server.url())).await.unwrap_err();
+    // There is no point in trying again.
+    let patient = Options::new(&server.url()).with_connect_timeout(Duration::from_secs(3_600));
+    let error = soon("the refusal", NatsBus::connect(patient)).await.unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "there is no point in trying again"
-    );
 }
 
 /// The server crashes and returns: the subscription is still there, and so is what was published meanwhile.
