@@ -1,5 +1,6 @@
 //! May this job run, and within which limits? See `docs/spec/policy.md`.
 
+pub mod bundles;
 mod compile;
 mod conditions;
 mod effective;
