@@ -32,6 +32,16 @@ pub struct AuditRecord {
     pub detail: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Head {
+    /// The end of an empty chain.
+    pub fn empty() -> Self {
+        Self {
+            seq: 0,
+            hash: "0".repeat(64),
+        }
+    }
+}
+
 impl AuditRecord {
     /// A record with a new id, without detail.
     pub fn new(at: Timestamp, actor: &str, role: &str, action: &str, target: &str) -> Self {
@@ -81,6 +91,8 @@ pub struct Head {
 ///
 /// # Contract
 /// - The chain only grows: nothing changes or removes an entry.
+/// - A record whose id was in the outbox before, or is in the chain, is not put in the outbox again.
+/// - Records stay in the outbox until they are appended.
 /// - Of concurrent appends after the same head exactly one is applied.
 #[async_trait]
 pub trait AuditStore: Send + Sync + fmt::Debug + 'static {

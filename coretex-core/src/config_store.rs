@@ -6,6 +6,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditRecord;
 use crate::error::StoreError;
 
 /// One document, as `cfg:system:default`.
@@ -39,9 +40,10 @@ pub trait ConfigStore: Send + Sync + fmt::Debug + 'static {
     async fn get_many(&self, names: &[(String, String)]) -> Result<Vec<Option<Document>>, StoreError>;
 
     /// Writes a document if its stored revision is still `expected` (0: there is none). False if it is not. The document
-    /// is stored as given: the caller sets `revision` to `expected + 1`.
+    /// is stored as given: the caller sets `revision` to `expected + 1`. With it, in the same commit, `audit` goes to the
+    /// outbox of the audit log.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the backend did not answer.
-    async fn put(&self, document: &Document, expected: u64) -> Result<bool, StoreError>;
+    async fn put(&self, document: &Document, expected: u64, audit: Option<&AuditRecord>) -> Result<bool, StoreError>;
 }

@@ -9,10 +9,11 @@ mod store;
 
 pub use derive::{Description, error_document};
 pub use model::{
-    ApprovalRecord, Decision, DecisionRecord, JobRecord, PendingNote, PendingReason, Revision, TerminalDetail,
+    ApprovalRecord, ApprovalTerms, Decision, DecisionRecord, JobRecord, OnExpiry, PendingNote, PendingReason, Revision,
+    TerminalDetail,
 };
 pub use state::{IllegalTransition, JobEvent, JobState, StateSet, transition};
 pub use store::{
-    Admission, Applied, Change, Cursor, JobStore, JobStoreExt, ListQuery, NewJob, Note, Outcome, Page, RequestWrite,
-    ScanItem, Slot, Source,
+    Admission, Applied, Change, Cursor, DecisionPage, DecisionQuery, InvalidCursor, JobStore, JobStoreExt, ListQuery,
+    LoggedDecision, NewJob, Note, Outcome, Page, RequestWrite, ScanItem, Slot, Source,
 };

@@ -1,5 +1,6 @@
 //! Every store on one embedded database. See `docs/spec/embedded.md`.
 
+mod audit;
 #[cfg(feature = "test-util")]
 mod check;
 mod dead_letters;
@@ -152,6 +153,7 @@ impl EmbeddedStores {
             leases: Arc::new(local::Leases::default()),
             cluster: Arc::new(local::Local::new(Arc::clone(&kv))),
             config: Arc::new(documents::Documents { kv: Arc::clone(&kv) }),
+            audit: Arc::new(audit::Audit { kv: Arc::clone(&kv) }),
         };
         Self { kv, stores }
     }

@@ -1,6 +1,8 @@
 //! Every store on Redis. See `docs/spec/storage.md`.
 
 #[cfg(feature = "server")]
+mod audit;
+#[cfg(feature = "server")]
 mod cluster;
 #[cfg(feature = "server")]
 mod config;
@@ -102,7 +104,8 @@ impl RedisStores {
             dlq: Arc::new(dlq::Letters::new(redis.clone())),
             leases: Arc::new(leases::Leases::new(redis.clone())),
             cluster: Arc::new(cluster::Replicas::new(redis.clone(), options.data_ttl)),
-            config: Arc::new(config::Documents::new(redis)),
+            config: Arc::new(config::Documents::new(redis.clone())),
+            audit: Arc::new(audit::Audit::new(redis)),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::audit::AuditStore;
 use crate::cluster::Cluster;
 use crate::config_store::ConfigStore;
 use crate::dlq::DlqStore;
@@ -24,4 +25,6 @@ pub struct Stores {
     pub cluster: Arc<dyn Cluster>,
     /// Configuration documents.
     pub config: Arc<dyn ConfigStore>,
+    /// The audit log.
+    pub audit: Arc<dyn AuditStore>,
 }

@@ -200,7 +200,8 @@ mod millis {
 }
 
 /// Who said yes or no.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ApprovalRecord {
     /// The principal.
     pub by: String,

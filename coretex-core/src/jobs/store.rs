@@ -147,6 +147,21 @@ impl Change {
         }
     }
 
+    /// When the time for approval ends that this change sets: `None` leaves what is set, `Some(None)` clears it.
+    pub(crate) fn approval_due(&self) -> Option<Option<Timestamp>> {
+        if self.event.target() != JobState::ApprovalRequired {
+            return Some(None);
+        }
+        let decision = self.decision.as_ref()?;
+        let after = decision.terms.as_ref().and_then(|terms| terms.expires_after);
+        Some(after.map(|after| decision.checked_at.plus(after)))
+    }
+
+    /// Whether this change forgets the votes so far.
+    pub(crate) fn forgets_votes(&self) -> bool {
+        self.event.target() == JobState::ApprovalRequired && self.decision.is_some()
+    }
+
     /// The rule that no state set can say: whether a job in `state` that was dispatched `attempts` times is where the
     /// event may happen. Every backend applies exactly this.
     pub fn guard(&self, state: Option<JobState>, attempts: u32) -> bool {
@@ -337,7 +352,7 @@ pub struct DecisionPage {
 pub struct ScanItem {
     /// Which job.
     pub id: JobId,
-    /// Its revision, at which it came into its state.
+    /// Its revision, at which it came into its state or was voted on last.
     pub revision: Revision,
     /// Who looks after it.
     pub owner: Option<InstanceId>,
@@ -356,7 +371,8 @@ pub struct ScanItem {
 ///   ([`Change::guard`], [`Change::expected`]).
 /// - A job passes through every state of [`JobEvent::path`], each with its own event entry and a growing time; a job that
 ///   is new and not created by `create` passes through PENDING first. A change to the state that the job is in already
-///   writes its fields, but no event and no new revision, so that a waiting job keeps its place.
+///   writes its fields, but no event and no new revision, so that a waiting job keeps its place; only
+///   [`JobEvent::Vote`] makes a new revision, so that of two votes on one revision one is applied.
 /// - Readers see a change whole or not at all.
 /// - A dropped future may still have taken effect.
 #[async_trait]
@@ -377,7 +393,8 @@ pub trait JobStore: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn note_many(&self, notes: &[Note]) -> Result<(), StoreError>;
 
-    /// What is known of these jobs; `None` for those that are not there.
+    /// What is known of these jobs; `None` for those that are not there. Their decisions may come without
+    /// [`DecisionRecord::input`], which [`decisions`](Self::decisions) and [`decision_log`](Self::decision_log) have.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the backend did not answer.
@@ -394,6 +411,13 @@ pub trait JobStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn decisions(&self, id: &JobId, limit: usize) -> Result<Vec<DecisionRecord>, StoreError>;
+
+    /// The decisions of all jobs, newest first, as far back as the metadata of jobs is kept. Decisions of jobs that are
+    /// gone are passed over. Bounded per call: a page may be shorter than asked for, even empty, and still have a next one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the backend did not answer.
+    async fn decision_log(&self, query: &DecisionQuery) -> Result<DecisionPage, StoreError>;
 
     /// Every state the job went through, oldest first.
     ///
@@ -431,6 +455,13 @@ pub trait JobStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError>;
+
+    /// Jobs in APPROVAL_REQUIRED whose time for approval (the decision's time and its terms' `expires_after`) is not after
+    /// `now`, earliest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the backend did not answer.
+    async fn approvals_due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError>;
 
     /// How many jobs are in each state.
     ///

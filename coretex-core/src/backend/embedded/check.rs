@@ -7,7 +7,7 @@ use super::keys;
 use super::kv::{Order, View};
 use super::row::Row;
 use crate::error::StoreError;
-use crate::jobs::StateSet;
+use crate::jobs::{JobState, StateSet};
 use crate::time::Timestamp;
 
 /// What is wrong, for people; nothing if all is well.
@@ -45,7 +45,8 @@ pub(super) fn problems(view: &dyn View) -> Result<Vec<String>, StoreError> {
             .into_iter()
             .map(|(key, count)| (key, count.to_be_bytes().to_vec())),
     );
-    let derived = |key: &[u8]| key.first().is_some_and(|kind| b"sltinNq".contains(kind));
+    check_log(&found, &mut problems);
+    let derived = |key: &[u8]| key.first().is_some_and(|kind| b"sltinNqe".contains(kind));
     for (key, value) in found.iter().filter(|(key, _)| derived(key)) {
         match expected.remove(key) {
             Some(right) if key.first() == Some(&b'q') || right == *value => {}
@@ -57,10 +58,31 @@ pub(super) fn problems(view: &dyn View) -> Result<Vec<String>, StoreError> {
     Ok(problems)
 }
 
+/// Every entry of the log of decisions has its decision, and every audit record of the outbox is known by its id.
+fn check_log(found: &BTreeMap<Vec<u8>, Vec<u8>>, problems: &mut Vec<String>) {
+    for (key, value) in found {
+        match key.first() {
+            Some(b'D')
+                if !keys::parse_logged(key).is_some_and(|(_, id, n)| found.contains_key(&keys::decision(id, n))) =>
+            {
+                problems.push(format!("{} logs nothing", key.escape_ascii()));
+            }
+            Some(b'a') if !value.is_empty() && !found.contains_key(&[b"A", value.as_slice()].concat()) => {
+                problems.push(format!("{} is not in the outbox", key.escape_ascii()));
+            }
+            _ => {}
+        }
+    }
+}
+
 fn check_row(id: &str, row: &Row, problems: &mut Vec<String>) -> Result<(), StoreError> {
     let state = row.state(id)?;
-    if row.events().last() != Some(&(row.revision(), state)) {
+    let voted = |at: Timestamp| state == JobState::ApprovalRequired && at < row.revision();
+    if !matches!(row.events().last(), Some((at, last)) if *last == state && (*at == row.revision() || voted(*at))) {
         problems.push(format!("job {id}: the last event is not its state"));
+    }
+    if row.approval_due.is_some() && state != JobState::ApprovalRequired {
+        problems.push(format!("job {id} is {state} and has a time for approval"));
     }
     if !row.events().windows(2).all(|pair| matches!(pair, [a, b] if a.0 < b.0)) {
         problems.push(format!("job {id}: its events do not grow"));
@@ -92,6 +114,9 @@ fn expect_of(
     }
     if let Some(deadline) = row.deadline {
         expected.insert(keys::deadline(Timestamp::from_micros(deadline), id), vec![]);
+    }
+    if let Some(due) = row.approval_due {
+        expected.insert(keys::approval_due(Timestamp::from_micros(due), id), vec![]);
     }
     if !row.trace_id.is_empty() {
         expected.insert(keys::traced(&row.trace_id, id), vec![]);

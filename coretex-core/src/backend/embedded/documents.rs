@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::jobs::change::Writes;
 use super::keys;
 use super::kv::{Get, Kv, corrupt};
+use crate::audit::AuditRecord;
 use crate::config_store::{ConfigStore, Document};
 use crate::error::StoreError;
 
@@ -35,7 +37,8 @@ impl ConfigStore for Documents {
             .await
     }
 
-    async fn put(&self, document: &Document, expected: u64) -> Result<bool, StoreError> {
+    async fn put(&self, document: &Document, expected: u64, audit: Option<&AuditRecord>) -> Result<bool, StoreError> {
+        let audit = audit.cloned();
         let value = serde_json::to_vec(document).map_err(|error| corrupt("a configuration document", error))?;
         let (scope, scope_id) = (document.scope.clone(), document.scope_id.clone());
         self.kv
@@ -44,7 +47,12 @@ impl ConfigStore for Documents {
                 if stored.map_or(0, |stored| stored.revision) != expected {
                     return Ok(false);
                 }
-                txn.put(keys::document(&scope, &scope_id), value.into());
+                let mut writes = Writes::default();
+                if let Some(record) = &audit {
+                    super::audit::enqueue(txn, &mut writes, record)?;
+                }
+                writes.put(keys::document(&scope, &scope_id), value);
+                writes.apply(txn);
                 Ok(true)
             })
             .await

@@ -12,8 +12,8 @@ use super::kv::{Kv, corrupt};
 use super::{Settings, dead_letters, keys, payloads};
 use crate::error::StoreError;
 use crate::jobs::{
-    Admission, Change, Cursor, DecisionRecord, JobRecord, JobState, JobStore, ListQuery, NewJob, Note, Outcome, Page,
-    ScanItem,
+    Admission, Change, Cursor, DecisionPage, DecisionQuery, DecisionRecord, JobRecord, JobState, JobStore, ListQuery,
+    NewJob, Note, Outcome, Page, ScanItem,
 };
 use crate::protocol::agent::JobRequest;
 use crate::protocol::{JobId, TraceId};
@@ -109,6 +109,13 @@ impl JobStore for Jobs {
             .await
     }
 
+    async fn decision_log(&self, query: &DecisionQuery) -> Result<DecisionPage, StoreError> {
+        let query = query.clone();
+        self.kv
+            .read("decision log", move |view| query::decision_log(view, &query))
+            .await
+    }
+
     async fn events(&self, id: &JobId) -> Result<Vec<(Timestamp, JobState)>, StoreError> {
         let id = id.clone();
         self.kv
@@ -149,6 +156,12 @@ impl JobStore for Jobs {
         self.kv.read("due", move |view| query::due(view, now, limit)).await
     }
 
+    async fn approvals_due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        self.kv
+            .read("approvals due", move |view| query::approvals_due(view, now, limit))
+            .await
+    }
+
     async fn counts(&self) -> Result<Vec<(JobState, u64)>, StoreError> {
         self.kv
             .read("counts", |view| {
@@ -176,16 +189,20 @@ impl JobStore for Jobs {
                 }
                 let payloads = payloads::expired(view, now, SWEEP_LIMIT)?;
                 let letters = dead_letters::outlived(view, until, SWEEP_LIMIT)?;
-                Ok((ids, payloads, letters))
+                let decisions = query::outlived_decisions(view, until, SWEEP_LIMIT)?;
+                Ok((ids, payloads, letters, decisions))
             })
             .await?;
-        let (ids, payloads, letters) = found;
-        if ids.is_empty() && payloads.is_empty() && letters.is_empty() {
+        let (ids, payloads, letters, decisions) = found;
+        if ids.is_empty() && payloads.is_empty() && letters.is_empty() && decisions.is_empty() {
             return Ok(0);
         }
         self.kv
             .write("sweep", move |txn| {
-                let mut gone = 0;
+                let mut gone = decisions.len() as u64;
+                for key in decisions {
+                    txn.delete(key);
+                }
                 for id in &ids {
                     gone += change::forget(txn, id, until)?;
                 }

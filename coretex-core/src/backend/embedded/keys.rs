@@ -64,7 +64,7 @@ pub(super) fn request(id: &str) -> Vec<u8> {
     key(b'q', &[id.as_bytes()])
 }
 
-/// An earlier decision of a job; the last one is in its record.
+/// A decision of a job, whole; the last one is in its record too, without its input.
 pub(super) fn decision(id: &str, number: u32) -> Vec<u8> {
     key(b'd', &[id.as_bytes(), &[0], &number.to_be_bytes()])
 }
@@ -119,6 +119,77 @@ pub(super) fn deadlines_until(at: Timestamp) -> Range<Vec<u8>> {
 
 pub(super) fn parse_deadline(key: &[u8]) -> Option<(Timestamp, &str)> {
     split_timed(key, 1)
+}
+
+/// When the time for approval of a job ends.
+pub(super) fn approval_due(at: Timestamp, id: &str) -> Vec<u8> {
+    key(b'e', &[&time(at), id.as_bytes()])
+}
+
+/// All ends of times for approval up to and at `at`.
+pub(super) fn approvals_due_until(at: Timestamp) -> Range<Vec<u8>> {
+    vec![b'e']..key(b'e', &[&time(after(at))])
+}
+
+pub(super) fn parse_approval_due(key: &[u8]) -> Option<(Timestamp, &str)> {
+    split_timed(key, 1)
+}
+
+/// A decision in the log of all jobs.
+pub(super) fn logged(at: Timestamp, id: &str, number: u32) -> Vec<u8> {
+    key(b'D', &[&time(at), id.as_bytes(), &[0], &number.to_be_bytes()])
+}
+
+/// The whole log.
+pub(super) fn log() -> Range<Vec<u8>> {
+    vec![b'D']..vec![b'D' + 1]
+}
+
+/// All of the log before `at`.
+pub(super) fn logged_before(at: Timestamp) -> Range<Vec<u8>> {
+    vec![b'D']..logged_from(at)
+}
+
+/// Where the log of `at` begins.
+pub(super) fn logged_from(at: Timestamp) -> Vec<u8> {
+    key(b'D', &[&time(at)])
+}
+
+/// The time, the job and the number of a decision in the log.
+pub(super) fn parse_logged(key: &[u8]) -> Option<(Timestamp, &str, u32)> {
+    let (rest, number) = key.split_last_chunk::<4>()?;
+    let (at, id) = split_timed(rest.strip_suffix(&[0])?, 1)?;
+    Some((at, id, u32::from_be_bytes(*number)))
+}
+
+/// The place of an audit record in the outbox; nothing if it is in the chain.
+pub(super) fn audit_record(id: &str) -> Vec<u8> {
+    key(b'a', &[id.as_bytes()])
+}
+
+/// An audit record in the outbox.
+pub(super) fn audit_waiting(place: u64) -> Vec<u8> {
+    key(b'A', &[&place.to_be_bytes()])
+}
+
+pub(super) fn audit_outbox() -> Range<Vec<u8>> {
+    vec![b'A']..vec![b'A' + 1]
+}
+
+/// How many audit records were put in the outbox.
+pub(super) const AUDIT_ENQUEUED: &[u8] = b"maudit-enqueued";
+
+/// The end of the chain.
+pub(super) const AUDIT_HEAD: &[u8] = b"maudit-head";
+
+/// An entry of the audit log.
+pub(super) fn audit_entry(seq: u64) -> Vec<u8> {
+    key(b'h', &[&seq.to_be_bytes()])
+}
+
+/// The entries from `seq` on.
+pub(super) fn audit_log(seq: u64) -> Range<Vec<u8>> {
+    audit_entry(seq)..vec![b'h' + 1]
 }
 
 pub(super) fn payload(pointer: &str) -> Vec<u8> {

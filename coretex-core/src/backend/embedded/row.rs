@@ -4,6 +4,8 @@
 //! empty.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
@@ -12,10 +14,10 @@ use super::keys::{state_code, state_of};
 use super::kv::corrupt;
 use crate::error::StoreError;
 use crate::jobs::{
-    ApprovalRecord, Decision, DecisionRecord, Description, JobRecord, JobState, PendingNote, PendingReason, Revision,
-    TerminalDetail,
+    ApprovalRecord, ApprovalTerms, Decision, DecisionRecord, Description, JobRecord, JobState, OnExpiry, PendingNote,
+    PendingReason, Revision, TerminalDetail,
 };
-use crate::protocol::agent::PolicyConstraints;
+use crate::protocol::agent::{PolicyCheckRequest, PolicyConstraints, PolicyRemediation};
 use crate::protocol::{InstanceId, JobId, TraceId, WorkerId};
 use crate::time::Timestamp;
 
@@ -77,6 +79,11 @@ pub(super) struct Row {
     pub(super) claimed_tenant: String,
     #[prost(string, tag = "23")]
     pub(super) claimed_key: String,
+    #[prost(message, repeated, tag = "24")]
+    pub(super) votes: Vec<ApprovalRow>,
+    /// When the time for approval ends, while it waits for people.
+    #[prost(int64, optional, tag = "25")]
+    pub(super) approval_due: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -131,6 +138,22 @@ pub(super) struct DecisionRow {
     checked_at: i64,
     #[prost(string, repeated, tag = "10")]
     matched: Vec<String>,
+    #[prost(message, optional, tag = "11")]
+    terms: Option<TermsRow>,
+    #[prost(message, repeated, tag = "12")]
+    remediations: Vec<PolicyRemediation>,
+    #[prost(message, optional, tag = "13")]
+    input: Option<PolicyCheckRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TermsRow {
+    #[prost(uint32, tag = "1")]
+    quorum: u32,
+    #[prost(uint64, optional, tag = "2")]
+    expires_after_ms: Option<u64>,
+    #[prost(bool, tag = "3")]
+    allow_on_expiry: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -263,7 +286,7 @@ impl Row {
                 .map(|decision| decision.into_record(id.as_str()))
                 .transpose()?,
             approval: self.approval.map(Into::into),
-            votes: Vec::new(),
+            votes: self.votes.into_iter().map(Into::into).collect(),
             pending: self.pending.map(|pending| pending.into_note(id.as_str())).transpose()?,
             placement: self.placement,
             dispatched_at: self.dispatched_at.map(Timestamp::from_micros),
@@ -301,6 +324,11 @@ impl DecisionRow {
             .into_record(id)
     }
 
+    /// As it is kept with the job.
+    pub(super) fn without_input(self) -> Self {
+        Self { input: None, ..self }
+    }
+
     pub(super) fn into_record(self, id: &str) -> Result<DecisionRecord, StoreError> {
         let decision: Decision = self.decision.parse().map_err(|()| {
             corrupt(
@@ -319,7 +347,9 @@ impl DecisionRow {
             job_hash: self.job_hash,
             checked_at: Timestamp::from_micros(self.checked_at),
             matched: self.matched,
-            ..DecisionRecord::new(decision, Timestamp::ZERO)
+            terms: self.terms.map(Into::into),
+            remediations: self.remediations,
+            input: self.input.map(Arc::new),
         })
     }
 }
@@ -337,6 +367,35 @@ impl From<&DecisionRecord> for DecisionRow {
             job_hash: record.job_hash.clone(),
             checked_at: record.checked_at.micros(),
             matched: record.matched.clone(),
+            terms: record.terms.as_ref().map(Into::into),
+            remediations: record.remediations.clone(),
+            input: record.input.as_deref().cloned(),
+        }
+    }
+}
+
+impl From<&ApprovalTerms> for TermsRow {
+    fn from(terms: &ApprovalTerms) -> Self {
+        Self {
+            quorum: terms.quorum,
+            expires_after_ms: terms
+                .expires_after
+                .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            allow_on_expiry: terms.on_expiry == OnExpiry::Allow,
+        }
+    }
+}
+
+impl From<TermsRow> for ApprovalTerms {
+    fn from(row: TermsRow) -> Self {
+        Self {
+            quorum: row.quorum,
+            expires_after: row.expires_after_ms.map(Duration::from_millis),
+            on_expiry: if row.allow_on_expiry {
+                OnExpiry::Allow
+            } else {
+                OnExpiry::Deny
+            },
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use async_trait::async_trait;
 
+use super::audit;
 use super::connection::{Redis, refused};
 use super::jobs::typed;
 use super::keys;
 use super::scripts::Lua;
+use crate::audit::AuditRecord;
 use crate::config_store::{ConfigStore, Document};
 use crate::error::StoreError;
 
@@ -47,11 +49,12 @@ impl ConfigStore for Documents {
             .collect()
     }
 
-    async fn put(&self, document: &Document, expected: u64) -> Result<bool, StoreError> {
+    async fn put(&self, document: &Document, expected: u64, audit: Option<&AuditRecord>) -> Result<bool, StoreError> {
         const OP: &str = "put config";
         let text = serde_json::to_string(document).map_err(|error| refused(OP, error.into()))?;
         let mut cmd = Lua::Config.call(&keys::config(&document.scope, &document.scope_id));
         cmd.arg(text).arg(expected);
+        audit::args(&mut cmd, audit);
         typed(OP, self.redis.send(OP, cmd).await?)
     }
 }

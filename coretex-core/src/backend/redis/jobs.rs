@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod lists;
+mod log;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use super::connection::Redis;
 use super::keys;
 use crate::error::StoreError;
 use crate::jobs::{
-    Admission, Change, Cursor, DecisionRecord, JobRecord, JobState, JobStore, ListQuery, NewJob, Note, Outcome, Page,
-    ScanItem,
+    Admission, Change, Cursor, DecisionPage, DecisionQuery, DecisionRecord, JobRecord, JobState, JobStore, ListQuery,
+    NewJob, Note, Outcome, Page, ScanItem,
 };
 use crate::protocol::agent::JobRequest;
 use crate::protocol::json::from_json_lenient;
@@ -203,6 +204,10 @@ impl JobStore for Jobs {
             .collect())
     }
 
+    async fn decision_log(&self, query: &DecisionQuery) -> Result<DecisionPage, StoreError> {
+        self.logged_decisions(query).await
+    }
+
     async fn events(&self, id: &JobId) -> Result<Vec<(Timestamp, JobState)>, StoreError> {
         const OP: &str = "events";
         let mut cmd = command("LRANGE", &keys::of(keys::EVENTS, id.as_str()));
@@ -234,6 +239,10 @@ impl JobStore for Jobs {
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
         self.past_deadline(now, limit).await
+    }
+
+    async fn approvals_due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        self.past_approval(now, limit).await
     }
 
     async fn counts(&self) -> Result<Vec<(JobState, u64)>, StoreError> {

@@ -42,10 +42,20 @@ pub(super) const CONTEXT: &str = "ctx:";
 pub(super) const INSTANCES: &str = "cx:instances";
 /// String: the worker snapshot.
 pub(super) const WORKER_SNAPSHOT: &str = "sys:workers:snapshot";
+/// Sorted set: decisions by their time; a member is `<job id>|<place in the job's list>`.
+pub(super) const DECISION_LOG: &str = "cx:decisions";
+/// Sorted set: jobs that wait for people by the end of the time for that.
+pub(super) const APPROVALS_DUE: &str = "cx:approvals:due";
+/// List: the ids of the audit records that are not in the chain yet.
+pub(super) const AUDIT_OUTBOX: &str = "cx:audit:outbox";
+/// Hash: the audit records of the outbox by id; empty for those that are in the chain.
+pub(super) const AUDIT_RECORDS: &str = "cx:audit:records";
+/// List: the audit log.
+pub(super) const AUDIT_LOG: &str = "cx:audit:log";
 const CONFIG: &str = "cfg:";
 
 /// The names that scripts use between at signs.
-pub(super) const IN_SCRIPTS: [(&str, &str); 16] = [
+pub(super) const IN_SCRIPTS: [(&str, &str); 21] = [
     ("META", META),
     ("STATE", STATE),
     ("RESULT_PTR", RESULT_PTR),
@@ -62,6 +72,11 @@ pub(super) const IN_SCRIPTS: [(&str, &str); 16] = [
     ("LETTER", LETTER),
     ("LETTERS", LETTERS),
     ("CONTEXT", CONTEXT),
+    ("DECISION_LOG", DECISION_LOG),
+    ("APPROVALS_DUE", APPROVALS_DUE),
+    ("AUDIT_OUTBOX", AUDIT_OUTBOX),
+    ("AUDIT_RECORDS", AUDIT_RECORDS),
+    ("AUDIT_LOG", AUDIT_LOG),
 ];
 
 /// A job's own key of one kind.
@@ -81,6 +96,12 @@ pub(super) fn idempotency(tenant: &str, key: &str) -> String {
 /// Who holds an idempotency key, as the reference knows it.
 pub(super) fn idempotency_legacy(key: &str) -> String {
     of(IDEMPOTENCY_LEGACY, key)
+}
+
+/// A decision in the log: the `place`-th of a job, counted from 1.
+pub(super) fn logged_decision(member: &str) -> Option<(&str, i64)> {
+    let (id, place) = member.rsplit_once('|')?;
+    Some((id, place.parse().ok().filter(|place| *place > 0)?))
 }
 
 /// Where the result of a job is.

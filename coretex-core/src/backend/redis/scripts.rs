@@ -16,6 +16,8 @@ pub(super) enum Lua {
     Release,
     Beat,
     Config,
+    Enqueue,
+    Append,
 }
 
 struct Loaded {
@@ -24,7 +26,7 @@ struct Loaded {
     hash: String,
 }
 
-static SCRIPTS: LazyLock<[Loaded; 7]> = LazyLock::new(|| {
+static SCRIPTS: LazyLock<[Loaded; 9]> = LazyLock::new(|| {
     Lua::ALL.map(|lua| {
         let source = fill(&lua.template());
         let hash = Script::new(&source).get_hash().to_owned();
@@ -40,7 +42,7 @@ fn fill(source: &str) -> String {
 
 impl Lua {
     /// Every script.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Create,
         Self::Apply,
         Self::Note,
@@ -48,6 +50,8 @@ impl Lua {
         Self::Release,
         Self::Beat,
         Self::Config,
+        Self::Enqueue,
+        Self::Append,
     ];
 
     fn template(self) -> String {
@@ -59,7 +63,9 @@ impl Lua {
             Self::Lease => include_str!("lua/lease.lua").to_owned(),
             Self::Release => include_str!("lua/release.lua").to_owned(),
             Self::Beat => include_str!("lua/beat.lua").to_owned(),
-            Self::Config => include_str!("lua/config.lua").to_owned(),
+            Self::Config => [PRELUDE, include_str!("lua/config.lua")].concat(),
+            Self::Enqueue => [PRELUDE, include_str!("lua/enqueue.lua")].concat(),
+            Self::Append => include_str!("lua/append.lua").to_owned(),
         }
     }
 

@@ -44,7 +44,7 @@ fn name(document: &Document) -> (String, String) {
 /// All of it, integers exact.
 pub async fn what_is_put_is_read(fixture: &Fixture) {
     let document = document(Scene::new().name("a:b c"), 1);
-    assert!(fixture.config.put(&document, 0).await.expect("put"));
+    assert!(fixture.config.put(&document, 0, None).await.expect("put"));
     let read = fixture.config.get_many(&[name(&document)]).await.expect("get");
     assert_eq!(read, [Some(document)]);
 }
@@ -53,7 +53,7 @@ pub async fn what_is_put_is_read(fixture: &Fixture) {
 pub async fn missing_documents_are_none(fixture: &Fixture) {
     let scene = Scene::new();
     let document = document(scene.name("there"), 1);
-    assert!(fixture.config.put(&document, 0).await.expect("put"));
+    assert!(fixture.config.put(&document, 0, None).await.expect("put"));
     let missing = ("team".to_owned(), scene.name("missing"));
     let names = [missing.clone(), name(&document), missing, name(&document)];
     let read = fixture.config.get_many(&names).await.expect("get");
@@ -64,11 +64,41 @@ pub async fn missing_documents_are_none(fixture: &Fixture) {
 /// Only who knows the present revision may write.
 pub async fn a_stale_write_is_refused(fixture: &Fixture) {
     let id = Scene::new().name("doc");
-    assert!(!fixture.config.put(&document(id.clone(), 4), 3).await.expect("put"));
-    assert!(fixture.config.put(&document(id.clone(), 1), 0).await.expect("put"));
-    assert!(!fixture.config.put(&document(id.clone(), 1), 0).await.expect("put"));
-    assert!(fixture.config.put(&document(id.clone(), 2), 1).await.expect("put"));
-    assert!(!fixture.config.put(&document(id.clone(), 2), 1).await.expect("put"));
+    assert!(
+        !fixture
+            .config
+            .put(&document(id.clone(), 4), 3, None)
+            .await
+            .expect("put")
+    );
+    assert!(
+        fixture
+            .config
+            .put(&document(id.clone(), 1), 0, None)
+            .await
+            .expect("put")
+    );
+    assert!(
+        !fixture
+            .config
+            .put(&document(id.clone(), 1), 0, None)
+            .await
+            .expect("put")
+    );
+    assert!(
+        fixture
+            .config
+            .put(&document(id.clone(), 2), 1, None)
+            .await
+            .expect("put")
+    );
+    assert!(
+        !fixture
+            .config
+            .put(&document(id.clone(), 2), 1, None)
+            .await
+            .expect("put")
+    );
     let read = fixture.config.get_many(&[("team".to_owned(), id)]).await.expect("get");
     assert_eq!(read[0].as_ref().map(|document| document.revision), Some(2));
 }
@@ -77,7 +107,7 @@ pub async fn a_stale_write_is_refused(fixture: &Fixture) {
 pub async fn of_many_writers_one_wins(fixture: &Fixture) {
     let id = Scene::new().name("doc");
     let document = document(id, 1);
-    let writes = (0..32).map(|_| fixture.config.put(&document, 0));
+    let writes = (0..32).map(|_| fixture.config.put(&document, 0, None));
     let won = futures::future::join_all(writes).await;
     assert_eq!(won.into_iter().filter(|won| *won.as_ref().expect("put")).count(), 1);
 }

@@ -3,23 +3,23 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::super::keys;
 use super::super::kv::{Get, Txn, corrupt};
 use super::super::payloads;
 use super::super::row::{DecisionRow, DescriptionRow, Row};
 use super::super::{Settings, dead_letters};
+use super::super::{audit, keys};
 use crate::dlq::DeadLetter;
 use crate::error::StoreError;
 use crate::jobs::{
-    Admission, Applied, Change, Description, JobEvent, JobState, NewJob, Note, Outcome, RequestWrite, Revision,
-    StateSet, error_document,
+    Admission, Applied, Change, DecisionRecord, Description, JobEvent, JobState, NewJob, Note, Outcome, RequestWrite,
+    Revision, StateSet, error_document,
 };
 use crate::pointers::Pointer;
 use crate::protocol::agent::JobRequest;
 use crate::protocol::{JobId, TenantId};
 use crate::time::Timestamp;
 
-/// So many earlier decisions of a job are kept.
+/// So many decisions of a job are kept, the last one not counted.
 pub(super) const MAX_EARLIER_DECISIONS: u32 = 50;
 
 /// What a change will write, once it is known that it can.
@@ -53,7 +53,7 @@ pub(super) fn load<G: Get + ?Sized>(source: &G, id: &str) -> Result<Option<Row>,
 }
 
 /// A counter; a missing one is zero.
-pub(super) fn counter<G: Get + ?Sized>(source: &G, key: &[u8]) -> Result<u64, StoreError> {
+pub(in super::super) fn counter<G: Get + ?Sized>(source: &G, key: &[u8]) -> Result<u64, StoreError> {
     let Some(bytes) = source.get(key)? else {
         return Ok(0);
     };
@@ -110,6 +110,54 @@ fn set_deadline(row: &mut Row, writes: &mut Writes, id: &JobId, deadline: Option
         writes.put(keys::deadline(new, id.as_str()), Bytes::new());
     }
     row.deadline = new;
+}
+
+fn set_approval_due(row: &mut Row, writes: &mut Writes, id: &JobId, due: Option<Timestamp>) {
+    if let Some(old) = row.approval_due.take() {
+        writes.delete(keys::approval_due(Timestamp::from_micros(old), id.as_str()));
+    }
+    if let Some(due) = due {
+        writes.put(keys::approval_due(due, id.as_str()), Bytes::new());
+        row.approval_due = Some(due.micros());
+    }
+}
+
+/// Makes `decision` the last one: in the row, among the job's decisions and in the log.
+fn decide(
+    txn: &dyn Txn,
+    writes: &mut Writes,
+    row: &mut Row,
+    id: &JobId,
+    decision: &DecisionRecord,
+) -> Result<(), StoreError> {
+    let earlier = row.decisions;
+    // Earlier versions kept the last decision only in the row.
+    if let Some(last) = &row.decision
+        && txn.get(&keys::decision(id.as_str(), earlier))?.is_none()
+    {
+        writes.put(keys::decision(id.as_str(), earlier), last.encode_to_vec());
+    }
+    let number = earlier.saturating_add(1);
+    if let Some(oldest) = earlier.checked_sub(MAX_EARLIER_DECISIONS) {
+        forget_decision(txn, writes, id.as_str(), oldest)?;
+    }
+    let whole = DecisionRow::from(decision);
+    writes.put(keys::decision(id.as_str(), number), whole.encode_to_vec());
+    writes.put(keys::logged(decision.checked_at, id.as_str(), number), Bytes::new());
+    row.decision = Some(whole.without_input());
+    row.decisions = number;
+    Ok(())
+}
+
+/// Removes a decision, and its place in the log.
+fn forget_decision(txn: &dyn Txn, writes: &mut Writes, id: &str, number: u32) -> Result<(), StoreError> {
+    let key = keys::decision(id, number);
+    if let Some(bytes) = txn.get(&key)? {
+        let at = DecisionRow::decode_for(id, &bytes)?.checked_at;
+        writes.delete(keys::logged(at, id, number));
+        writes.delete(key);
+    }
+    Ok(())
 }
 
 /// [`JobStore::create`](crate::jobs::JobStore::create).
@@ -243,15 +291,17 @@ pub(super) fn apply(txn: &mut dyn Txn, settings: &Settings, change: &Change) -> 
     row.token_previous = state.map_or(0, |state| keys::state_code(state).into());
 
     if let Some(decision) = &change.decision {
-        if let Some(earlier) = row.decision.take() {
-            let number = row.decisions;
-            writes.put(keys::decision(id.as_str(), number), earlier.encode_to_vec());
-            if let Some(oldest) = number.checked_sub(MAX_EARLIER_DECISIONS) {
-                writes.delete(keys::decision(id.as_str(), oldest));
-            }
-        }
-        row.decision = Some(DecisionRow::from(decision));
-        row.decisions = row.decisions.saturating_add(1);
+        decide(txn, &mut writes, &mut row, id, decision)?;
+    }
+    if change.forgets_votes() {
+        row.votes.clear();
+    }
+    row.votes.extend(change.vote.as_ref().map(Into::into));
+    if let Some(due) = change.approval_due() {
+        set_approval_due(&mut row, &mut writes, id, due);
+    }
+    if let Some(record) = &change.audit {
+        audit::enqueue(txn, &mut writes, record)?;
     }
     if let Some(approval) = &change.approval {
         row.approval = Some(approval.into());
@@ -308,6 +358,9 @@ pub(super) fn apply(txn: &mut dyn Txn, settings: &Settings, change: &Change) -> 
 /// Takes the job through the states of the change's path, each at its own time.
 fn pass(row: &mut Row, state: Option<JobState>, change: &Change) {
     if state == Some(change.event.target()) {
+        if change.event == JobEvent::Vote {
+            row.revision = change.at.max(keys::after(row.revision())).micros();
+        }
         return;
     }
     let first =
@@ -404,8 +457,8 @@ pub(super) fn forget(txn: &mut dyn Txn, id: &str, until: Timestamp) -> Result<u6
     if !row.trace_id.is_empty() {
         writes.delete(keys::traced(&row.trace_id, id));
     }
-    for number in row.decisions.saturating_sub(MAX_EARLIER_DECISIONS + 1)..row.decisions {
-        writes.delete(keys::decision(id, number));
+    for number in row.decisions.saturating_sub(MAX_EARLIER_DECISIONS + 1)..=row.decisions {
+        forget_decision(txn, &mut writes, id, number)?;
     }
     writes.delete(keys::in_state(state, row.revision(), id));
     writes.delete(keys::request(id));

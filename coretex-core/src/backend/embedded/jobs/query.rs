@@ -7,7 +7,10 @@ use super::super::kv::{Order, View, corrupt};
 use super::super::row::DecisionRow;
 use super::change::load;
 use crate::error::StoreError;
-use crate::jobs::{Cursor, DecisionRecord, JobRecord, JobState, ListQuery, Page, ScanItem, Source};
+use crate::jobs::{
+    Cursor, DecisionPage, DecisionQuery, DecisionRecord, JobRecord, JobState, ListQuery, LoggedDecision, Page,
+    ScanItem, Source,
+};
 use crate::protocol::{JobId, TraceId};
 use crate::time::Timestamp;
 
@@ -178,7 +181,11 @@ pub(super) fn decisions(view: &dyn View, id: &JobId, limit: usize) -> Result<Vec
     if limit == 0 {
         return Ok(found);
     }
-    if let Some(decision) = row.decision {
+    let last = keys::decision(id.as_str(), row.decisions);
+    // Earlier versions kept the last decision only in the row.
+    if let Some(decision) = row.decision
+        && view.get(&last)?.is_none()
+    {
         found.push(decision.into_record(id.as_str())?);
     }
     let range = keys::decisions(id.as_str());
@@ -197,4 +204,85 @@ pub(super) fn decisions(view: &dyn View, id: &JobId, limit: usize) -> Result<Vec
         })?;
     }
     wrong.map_or(Ok(found), Err)
+}
+
+/// Entries of the log that one call looks at, at most.
+const MAX_LOOKED_AT: usize = 2_000;
+
+/// The part of the log that a query asks for.
+fn log_range(query: &DecisionQuery) -> Range<Vec<u8>> {
+    let mut range = keys::log();
+    if let Some(from) = query.from {
+        range.start = keys::logged_from(from);
+    }
+    if let Some(until) = query.until {
+        range.end = keys::logged_from(until);
+    }
+    if let Some(Cursor { at, id }) = &query.after {
+        let end = match id.rsplit_once('|').map(|(id, number)| (id, number.parse())) {
+            Some((id, Ok(number))) => keys::logged(*at, id, number),
+            // The bare time's own decisions are in.
+            _ => keys::logged_from(keys::after(*at)),
+        };
+        range.end = range.end.min(end);
+    }
+    range
+}
+
+pub(super) fn decision_log(view: &dyn View, query: &DecisionQuery) -> Result<DecisionPage, StoreError> {
+    if query.limit == 0 {
+        return Ok(DecisionPage::default());
+    }
+    let range = log_range(query);
+    let mut entries = Vec::new();
+    let wanted = query.limit.saturating_add(1).min(MAX_LOOKED_AT);
+    view.scan(&range.start..&range.end, Order::Descending, &mut |key, _| {
+        entries.extend(keys::parse_logged(key).map(|(at, id, number)| (at, id.to_owned(), number)));
+        if entries.len() == wanted {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    let more = entries.len() == wanted;
+    entries.truncate(wanted - 1);
+    let next = entries.last().filter(|_| more).map(|(at, id, number)| Cursor {
+        at: *at,
+        id: format!("{id}|{number}"),
+    });
+    let mut items = Vec::with_capacity(entries.len());
+    for (_, id, number) in &entries {
+        if let Some(bytes) = view.get(&keys::decision(id, *number))? {
+            items.push(LoggedDecision {
+                job_id: job_id(id)?,
+                decision: DecisionRow::decode_for(id, &bytes)?,
+            });
+        }
+    }
+    Ok(DecisionPage { items, next })
+}
+
+pub(super) fn approvals_due(view: &dyn View, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+    let range = keys::approvals_due_until(now);
+    ids(view, &range, limit, |key| {
+        keys::parse_approval_due(key).map(|(_, id)| id)
+    })?
+    .iter()
+    .map(|id| job_id(id))
+    .collect()
+}
+
+/// Keys of the log before `until`, at most `limit`.
+pub(super) fn outlived_decisions(view: &dyn View, until: Timestamp, limit: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+    let range = keys::logged_before(until);
+    let mut found = Vec::new();
+    view.scan(&range.start..&range.end, Order::Ascending, &mut |key, _| {
+        found.push(key.to_vec());
+        if found.len() >= limit {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    Ok(found)
 }

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message;
 use redis::{FromRedisValue, Value};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,10 +14,10 @@ use serde_json::value::RawValue;
 use super::super::connection::no_answer;
 use crate::error::StoreError;
 use crate::jobs::{
-    Admission, Applied, ApprovalRecord, DecisionRecord, JobRecord, JobState, Outcome, PendingNote, Revision,
-    TerminalDetail,
+    Admission, Applied, ApprovalRecord, ApprovalTerms, DecisionRecord, JobRecord, JobState, Outcome, PendingNote,
+    Revision, TerminalDetail,
 };
-use crate::protocol::agent::PolicyConstraints;
+use crate::protocol::agent::{PolicyCheckRequest, PolicyConstraints, PolicyRemediation};
 use crate::protocol::json::from_json_lenient;
 use crate::protocol::{JobId, TraceId};
 use crate::time::Timestamp;
@@ -166,7 +170,7 @@ pub(super) fn record(
             .map(Timestamp::from_secs),
         decision: decision(&mut f),
         approval: approval(&mut f),
-        votes: Vec::new(),
+        votes: f.json("cx_votes"),
         pending,
         owner: f.id("cx_owner"),
         worker_id: f.id("cx_worker_id"),
@@ -198,8 +202,18 @@ fn decision(f: &mut Fields) -> Option<DecisionRecord> {
         job_hash: f.text("safety_job_hash"),
         checked_at: f.micros("safety_checked_at").unwrap_or_default(),
         matched: f.json("cx_matched"),
+        terms: serde_json::from_str(&f.text("cx_terms")).ok(),
+        remediations: remediations(&f.text("cx_remediations")),
         ..DecisionRecord::new(decision, Timestamp::ZERO)
     })
+}
+
+/// Those that can be read.
+fn remediations(text: &str) -> Vec<PolicyRemediation> {
+    let list: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+    list.into_iter()
+        .filter_map(|raw| from_json_lenient(raw.get()).ok())
+        .collect()
 }
 
 fn approval(f: &mut Fields) -> Option<ApprovalRecord> {
@@ -226,11 +240,15 @@ struct Entry<'a> {
     #[serde(borrow)]
     constraints: Option<&'a RawValue>,
     decision: String,
+    input: Option<String>,
     job_hash: String,
     matched: Vec<String>,
     policy_snapshot: String,
     reason: String,
+    #[serde(borrow)]
+    remediations: Option<&'a RawValue>,
     rule_id: String,
+    terms: Option<ApprovalTerms>,
 }
 
 /// `None` for the blank entries that the reference writes when there are no constraints, and for what is no entry.
@@ -249,8 +267,15 @@ pub(super) fn decision_entry(text: &str) -> Option<DecisionRecord> {
         job_hash: entry.job_hash,
         checked_at: Timestamp::from_micros(entry.checked_at),
         matched: entry.matched,
+        terms: entry.terms,
+        remediations: entry.remediations.map_or_else(Vec::new, |raw| remediations(raw.get())),
+        input: entry.input.and_then(|text| input(&text)).map(Arc::new),
         ..DecisionRecord::new(decision, Timestamp::ZERO)
     })
+}
+
+fn input(text: &str) -> Option<PolicyCheckRequest> {
+    PolicyCheckRequest::decode(STANDARD.decode(text).ok()?.as_slice()).ok()
 }
 
 /// An entry of the list of events.

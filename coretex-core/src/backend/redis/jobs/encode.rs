@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message;
 use redis::{Cmd, ToRedisArgs};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::keys;
 use super::super::scripts::Lua;
+use super::super::{audit, keys};
 use crate::jobs::{
-    Change, DecisionRecord, Description, JobEvent, JobState, NewJob, Note, RequestWrite, TerminalDetail, error_document,
+    ApprovalTerms, Change, DecisionRecord, Description, JobEvent, JobState, NewJob, Note, RequestWrite, TerminalDetail,
+    error_document,
 };
-use crate::protocol::agent::JobRequest;
-use crate::protocol::json::{Mode, to_json};
+use crate::protocol::agent::{JobRequest, PolicyRemediation};
+use crate::protocol::json::{Mode, append_json, to_json};
 use crate::time::Timestamp;
 
 /// How long what lives, in whole seconds; 0 is for ever.
@@ -40,7 +44,8 @@ fn whole_seconds(duration: Duration) -> u64 {
     }
 }
 
-/// A decision as the reference writes it, with what held. Keys in byte order.
+/// A decision as the reference writes it, with what held, the terms of approval, and the input as base64 of protobuf. Keys
+/// in byte order.
 #[derive(Serialize)]
 struct DecisionEntry<'a> {
     approval_ref: &'a str,
@@ -49,12 +54,18 @@ struct DecisionEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     constraints: Option<Box<RawValue>>,
     decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<String>,
     job_hash: &'a str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     matched: &'a [String],
     policy_snapshot: &'a str,
     reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remediations: Option<Box<RawValue>>,
     rule_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    terms: Option<&'a ApprovalTerms>,
 }
 
 /// Names and values of fields to set, and names to clear.
@@ -223,6 +234,12 @@ pub(super) fn apply(change: &Change, lifetimes: Lifetimes) -> Cmd {
         None => cmd.arg(""),
     };
     cmd.arg(outcome_ptr);
+    match &change.decision {
+        Some(decision) => cmd.arg(decision.checked_at.micros()),
+        None => cmd.arg(""),
+    };
+    approval_args(&mut cmd, change);
+    audit::args(&mut cmd, change.audit.as_ref());
 
     let path: Vec<&str> = change.event.path().iter().map(|state| state.as_str()).collect();
     part(&mut cmd, &path);
@@ -231,6 +248,20 @@ pub(super) fn apply(change: &Change, lifetimes: Lifetimes) -> Cmd {
     request_parts(&mut cmd, change);
     letter_part(&mut cmd, change, target);
     cmd
+}
+
+/// Whether it is a vote, the vote, and until when people may approve.
+fn approval_args(cmd: &mut Cmd, change: &Change) {
+    flag(cmd, matches!(change.event, JobEvent::Vote));
+    match &change.vote {
+        Some(vote) => cmd.arg(json(vote)),
+        None => cmd.arg(""),
+    };
+    match change.approval_due() {
+        None => cmd.arg(""),
+        Some(None) => cmd.arg("-"),
+        Some(Some(due)) => cmd.arg(due.micros()),
+    };
 }
 
 fn pairs(cmd: &mut Cmd, pairs: &[(&'static str, String)]) {
@@ -261,6 +292,14 @@ fn fields_of(change: &Change) -> Fields {
             None => fields.clear.push("safety_constraints"),
         }
         fields.set("cx_matched", json(&decision.matched));
+        match &decision.terms {
+            Some(terms) => fields.set("cx_terms", json(terms)),
+            None => fields.clear.push("cx_terms"),
+        }
+        match remediations(&decision.remediations) {
+            Some(remediations) => fields.set("cx_remediations", remediations.get()),
+            None => fields.clear.push("cx_remediations"),
+        }
     }
     if let Some(approval) = &change.approval {
         fields.set("approval_by", approval.by.as_str());
@@ -312,6 +351,20 @@ fn outcome_fields(fields: &mut Fields, outcome: &TerminalDetail) {
     }
 }
 
+/// As a list of protobuf JSON; `None` if there are none.
+fn remediations(remediations: &[PolicyRemediation]) -> Option<Box<RawValue>> {
+    let mut text = String::new();
+    for remediation in remediations {
+        text.push(if text.is_empty() { '[' } else { ',' });
+        append_json(&mut text, remediation, Mode::Compact);
+    }
+    if text.is_empty() {
+        return None;
+    }
+    text.push(']');
+    RawValue::from_string(text).ok()
+}
+
 fn decision_entry(decision: &DecisionRecord) -> String {
     json(&DecisionEntry {
         approval_ref: &decision.approval_ref,
@@ -322,11 +375,17 @@ fn decision_entry(decision: &DecisionRecord) -> String {
             .as_ref()
             .and_then(|constraints| RawValue::from_string(to_json(constraints, Mode::Compact)).ok()),
         decision: decision.decision.as_str(),
+        input: decision
+            .input
+            .as_ref()
+            .map(|input| STANDARD.encode(input.encode_to_vec())),
         job_hash: &decision.job_hash,
         matched: &decision.matched,
         policy_snapshot: &decision.policy_snapshot,
         reason: &decision.reason,
+        remediations: remediations(&decision.remediations),
         rule_id: &decision.rule_id,
+        terms: decision.terms.as_ref(),
     })
 }
 

@@ -30,36 +30,39 @@ pub(super) struct Sweeper {
 }
 
 /// A member of a sorted set with its score, in microseconds.
-struct Entry {
-    member: String,
-    at: Timestamp,
+pub(super) struct Entry {
+    pub(super) member: String,
+    pub(super) at: Timestamp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
+pub(super) enum Order {
     OldestFirst,
     NewestFirst,
 }
 
 /// A walk through a sorted set, from a cursor on.
-struct Walk {
+pub(super) struct Walk {
     key: String,
     order: Order,
-    after: Option<Cursor>,
-    /// Ends here, inclusive; only for [`Order::OldestFirst`].
-    until: Option<Timestamp>,
+    pub(super) after: Option<Cursor>,
+    /// Only from here on.
+    pub(super) from: Option<Timestamp>,
+    /// Only up to here, inclusive.
+    pub(super) until: Option<Timestamp>,
     /// Entries of the cursor's own time that were seen already.
     offset: usize,
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 impl Walk {
-    fn new(key: String, order: Order, after: Option<Cursor>, until: Option<Timestamp>) -> Self {
+    pub(super) fn new(key: String, order: Order, after: Option<Cursor>) -> Self {
         Self {
             key,
             order,
             after,
-            until,
+            from: None,
+            until: None,
             offset: 0,
             ended: false,
         }
@@ -67,23 +70,25 @@ impl Walk {
 
     /// The next entries, at most `count`; none at the end. Entries of one time are in the order of their bytes, upwards
     /// or downwards as the walk goes, so a cursor's place among them is known even when it is not there any more.
-    async fn next(&mut self, op: &'static str, jobs: &Jobs, count: usize) -> Result<Vec<Entry>, StoreError> {
+    pub(super) async fn next(&mut self, op: &'static str, jobs: &Jobs, count: usize) -> Result<Vec<Entry>, StoreError> {
         let mut found = Vec::new();
         while found.is_empty() && !self.ended {
-            let begin = self.after.as_ref().map(|cursor| cursor.at.micros().to_string());
+            let cursor = self.after.as_ref().map(|cursor| cursor.at);
+            let (from, until) = match self.order {
+                Order::OldestFirst => (cursor.max(self.from), self.until),
+                Order::NewestFirst => (self.from, cursor.into_iter().chain(self.until).min()),
+            };
+            let from = from.map_or_else(|| "-inf".to_owned(), |from| from.micros().to_string());
+            let until = until.map_or_else(|| "+inf".to_owned(), |until| until.micros().to_string());
             let mut cmd = match self.order {
                 Order::OldestFirst => {
                     let mut cmd = command("ZRANGEBYSCORE", &self.key);
-                    cmd.arg(begin.as_deref().unwrap_or("-inf"));
-                    match self.until {
-                        Some(until) => cmd.arg(until.micros()),
-                        None => cmd.arg("+inf"),
-                    };
+                    cmd.arg(from).arg(until);
                     cmd
                 }
                 Order::NewestFirst => {
                     let mut cmd = command("ZREVRANGEBYSCORE", &self.key);
-                    cmd.arg(begin.as_deref().unwrap_or("+inf")).arg("-inf");
+                    cmd.arg(until).arg(from);
                     cmd
                 }
             };
@@ -139,7 +144,7 @@ impl Jobs {
         if query.limit == 0 {
             return Ok(Page::default());
         }
-        let mut walk = Walk::new(key, order, query.after.clone(), None);
+        let mut walk = Walk::new(key, order, query.after.clone());
         let mut found: Vec<(Cursor, JobRecord)> = Vec::new();
         // One more than asked for, to know whether there is one.
         while found.len() <= query.limit {
@@ -208,7 +213,10 @@ impl Jobs {
         limit: usize,
     ) -> Result<Vec<ScanItem>, StoreError> {
         const OP: &str = "scan";
-        let mut walk = Walk::new(index_key(state), Order::OldestFirst, after.cloned(), Some(until));
+        let mut walk = Walk {
+            until: Some(until),
+            ..Walk::new(index_key(state), Order::OldestFirst, after.cloned())
+        };
         let mut items = Vec::new();
         while items.len() < limit {
             let entries = walk.next(OP, self, (limit - items.len()).min(BATCH)).await?;
@@ -255,26 +263,45 @@ impl Jobs {
     }
 
     pub(super) async fn past_deadline(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
-        const OP: &str = "due";
+        self.past("due", keys::DEADLINE, now.secs(), limit, |state| !state.is_terminal())
+            .await
+    }
+
+    pub(super) async fn past_approval(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        self.past("approvals due", keys::APPROVALS_DUE, now.micros(), limit, |state| {
+            state == JobState::ApprovalRequired
+        })
+        .await
+    }
+
+    /// The members of a sorted set of times up to `until` whose jobs are in a fitting state. The others are dropped.
+    async fn past(
+        &self,
+        op: &'static str,
+        key: &str,
+        until: i64,
+        limit: usize,
+        fits: impl Fn(JobState) -> bool + Send,
+    ) -> Result<Vec<JobId>, StoreError> {
         let mut due = Vec::new();
         let mut offset = 0;
         while due.len() < limit {
             let count = (limit - due.len()).min(BATCH);
-            let mut cmd = command("ZRANGEBYSCORE", keys::DEADLINE);
-            cmd.arg("-inf").arg(now.secs()).arg("LIMIT").arg(offset).arg(count);
-            let members: Vec<Vec<u8>> = typed(OP, self.redis.send(OP, cmd).await?)?;
+            let mut cmd = command("ZRANGEBYSCORE", key);
+            cmd.arg("-inf").arg(until).arg("LIMIT").arg(offset).arg(count);
+            let members: Vec<Vec<u8>> = typed(op, self.redis.send(op, cmd).await?)?;
             let members: Vec<String> = members
                 .iter()
                 .map(|member| String::from_utf8_lossy(member).into_owned())
                 .collect();
             let mut gone = Vec::new();
-            for (member, state) in members.iter().zip(self.states(OP, &members).await?) {
+            for (member, state) in members.iter().zip(self.states(op, &members).await?) {
                 match decode::job_id(member) {
-                    Some(id) if state.is_some_and(|state| !state.is_terminal()) => due.push(id),
+                    Some(id) if state.is_some_and(&fits) => due.push(id),
                     _ => gone.push(member.as_str()),
                 }
             }
-            self.drop_members(OP, keys::DEADLINE, &gone).await?;
+            self.drop_members(op, key, &gone).await?;
             offset += members.len() - gone.len();
             if members.len() < count {
                 break;
@@ -376,6 +403,8 @@ impl Jobs {
             };
             offset.store(next, Ordering::Relaxed);
         }
+        let old = self.old_members(keys::DECISION_LOG, cutoff, 0).await?;
+        swept += self.drop_members(OP, keys::DECISION_LOG, &borrowed(&old)).await?;
         Ok(swept + self.sweep_letters().await?)
     }
 

@@ -5,8 +5,10 @@ local finishes, dispatches, ends = A[6] == '1', A[7] == '1', A[8] == '1'
 local ttl, data_ttl = tonumber(A[9]), tonumber(A[10])
 local trace, deadline, worker, attempt_limit = A[11], A[12], A[13], A[14]
 local slot, slot_limit = A[15], tonumber(A[16])
-local decision, result_ptr = A[17], A[18]
-local i = 19
+local decision, result_ptr, decided_at = A[17], A[18], A[19]
+-- The end of the time for approval: empty leaves it, a dash clears it.
+local votes, vote, approval_due, audit, audit_text = A[20] == '1', A[21], A[22], A[23], A[24]
+local i = 25
 
 -- The optional parts, each a count and so many arguments.
 local function part()
@@ -23,7 +25,7 @@ local n_key, key_at = part()
 local n_letter, letter_at = part()
 
 local m = call('HMGET', meta, 'state', 'updated_at', 'attempts', 'topic', 'tenant', 'trace_id', 'deadline_unix',
-  'result_ptr', 'cx_token', 'cx_worker_id', 'cx_slot', 'cx_pending_reason')
+  'result_ptr', 'cx_token', 'cx_worker_id', 'cx_slot', 'cx_pending_reason', 'cx_votes')
 local state = state_of(id, m[1])
 local revision, attempts = tonumber(m[2]) or 0, tonumber(m[3]) or 0
 local topic, tenant, mark, old_worker, old_slot = m[4] or '', m[5] or '', m[9], m[10] or '', m[11] or ''
@@ -92,6 +94,8 @@ if not same then
     revision = time
     time = time + 1
   end
+elseif votes then
+  revision = math.max(at, revision + 1)
 end
 local now = whole(revision)
 
@@ -143,6 +147,17 @@ if dispatches then
 elseif old_slot ~= '' then
   put('cx_slot', '')
 end
+local cast = m[13] or ''
+local forgets = target == 'APPROVAL_REQUIRED' and decision ~= ''
+if vote ~= '' then
+  if cast == '' or forgets then
+    put('cx_votes', '[' .. vote .. ']')
+  else
+    put('cx_votes', cast:sub(1, -2) .. ',' .. vote .. ']')
+  end
+elseif forgets and cast ~= '' then
+  put('cx_votes', '')
+end
 local letter = n_letter > 0
 local explain = letter and result_ptr == '' and not find(m[8] or '', '%S')
 if explain then
@@ -162,6 +177,17 @@ if decision ~= '' then
   if count == 1 then
     keep('@DECISIONS@' .. id, ttl)
   end
+  call('ZADD', '@DECISION_LOG@', decided_at, id .. '|' .. count)
+end
+if approval_due == '' then
+  -- Stays as it is.
+elseif approval_due ~= '-' then
+  call('ZADD', '@APPROVALS_DUE@', approval_due, id)
+elseif state == 'APPROVAL_REQUIRED' then
+  call('ZREM', '@APPROVALS_DUE@', id)
+end
+if audit ~= '' then
+  enqueue(audit, audit_text)
 end
 local clears_pending, clears_deadline = m[12] and true, ends and m[7]
 if clears_decision or clears_pending or clears_deadline or (writes_request and n_request_clear > 0) then
@@ -188,7 +214,10 @@ if clears_decision or clears_pending or clears_deadline or (writes_request and n
   end
 end
 
-if not same then
+if votes then
+  call('ZADD', '@INDEX@' .. lower(target), now, id)
+  call('ZADD', '@RECENT@', now, id)
+elseif not same then
   set('@STATE@' .. id, target, ttl)
   if state then
     call('ZREM', '@INDEX@' .. lower(state), id)

@@ -1,5 +1,6 @@
--- Writes the document KEYS[1] = ARGV[1] if its revision is still ARGV[2]. See docs/spec/storage.md §7.
-local text = redis.call('GET', KEYS[1])
+-- Writes the document KEYS[1] = ARGV[1] if its revision is still ARGV[2], with the audit record ARGV[3] = ARGV[4]. See
+-- docs/spec/storage.md §7.
+local text = call('GET', KEYS[1])
 local revision = 0
 if text then
   local readable, document = pcall(cjson.decode, text)
@@ -11,5 +12,8 @@ end
 if revision ~= tonumber(ARGV[2]) then
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[1])
+call('SET', KEYS[1], ARGV[1])
+if ARGV[3] ~= '' then
+  enqueue(ARGV[3], ARGV[4])
+end
 return 1

@@ -64,3 +64,10 @@ local function join_tenant(tenant, id, ttl)
   call('SADD', key, id)
   keep(key, ttl)
 end
+
+-- Puts an audit record in the outbox, unless it was there before.
+local function enqueue(record, text)
+  if call('HSETNX', '@AUDIT_RECORDS@', record, text) == 1 then
+    call('RPUSH', '@AUDIT_OUTBOX@', record)
+  end
+end
