@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::conditions::Conditions;
+use super::explanation::BASE;
 use super::fold;
 use super::glob::Glob;
 use super::index::Index;
 use super::mcp::McpRules;
 use super::model::{self, Document};
+use super::parts::{Part, PartKind, strictest};
 use super::problem::{DocumentError, Problem};
-use crate::jobs::Decision;
+use super::status::Warning;
+use crate::jobs::{ApprovalTerms, Decision};
 use crate::protocol::agent::{
     BudgetConstraints, DiffConstraints, PolicyConstraints, SandboxProfile, ToolchainConstraints,
 };
@@ -21,17 +24,33 @@ use crate::protocol::agent::{
 pub struct CompiledPolicy {
     pub(super) snapshot: String,
     pub(super) default_tenant: String,
+    /// The strictest that a trusted part names.
     pub(super) default_decision: Option<Decision>,
+    /// On which terms people say yes where nothing else is said.
+    pub(super) default_terms: ApprovalTerms,
+    pub(super) parts: Vec<Origin>,
     pub(super) rules: Vec<CompiledRule>,
     pub(super) index: Index,
     /// By folded name.
     pub(super) guards: HashMap<Box<str>, Guard>,
 }
 
+/// Where rules come from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) name: String,
+    pub(super) kind: PartKind,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct CompiledRule {
     pub(super) id: String,
+    /// Which of the parts it is in.
+    pub(super) part: usize,
+    /// What it decides: what is written, unless that would loosen the default decision and it may not.
     pub(super) decision: Decision,
+    /// What is written.
+    pub(super) written: Decision,
     pub(super) reason: String,
     pub(super) constraints: Option<PolicyConstraints>,
     pub(super) conditions: Conditions,
@@ -43,6 +62,8 @@ pub(super) struct Guard {
     pub(super) deny: Vec<DerivedRule>,
     pub(super) allow: Vec<DerivedRule>,
     pub(super) mcp: McpRules,
+    /// Those of packs, which have to be passed as well: an allow list of theirs must not widen another.
+    pub(super) pack_mcp: McpRules,
 }
 
 /// A rule that stands for one entry of a tenant's topic lists.
@@ -51,6 +72,8 @@ pub(super) struct DerivedRule {
     pub(super) id: String,
     pub(super) topic: Glob,
     pub(super) reason: String,
+    /// Whether it may loosen the default decision.
+    pub(super) trusted: bool,
     /// Where it is written.
     pub(super) source: String,
 }
@@ -63,30 +86,62 @@ impl CompiledPolicy {
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<(Self, Vec<Problem>), DocumentError> {
         let parsed = Document::parse(bytes, name)?;
         let snapshot = snapshot_id(&parsed.document.version, bytes);
-        Ok((Self::new(&parsed.document, snapshot), parsed.warnings))
+        let (policy, more) = Self::from_parts(vec![Part::base(parsed.document)], snapshot);
+        let mut warnings = parsed.warnings;
+        warnings.extend(more.into_iter().map(|warning| warning.problem));
+        Ok((policy, warnings))
     }
 
-    /// Compiles a document that is known as `snapshot`.
-    pub fn new(document: &Document, snapshot: String) -> Self {
-        let rules: Vec<CompiledRule> = document.rules.iter().map(CompiledRule::new).collect();
-        let index = Index::new(rules.iter().map(|rule| &rule.conditions));
-        let mut guards: HashMap<Box<str>, Guard> = HashMap::new();
-        for (tenant, policy) in &document.tenants {
-            guards.entry(fold::fold(tenant).into()).or_default().add(tenant, policy);
+    /// Compiles documents, in decisive order, that are known together as `snapshot`. With what is odd about them
+    /// together.
+    pub fn from_parts(parts: Vec<Part>, snapshot: String) -> (Self, Vec<Warning>) {
+        let warnings = oddities(&parts);
+        let trusted = || parts.iter().filter(|part| !part.kind.only_tightens());
+        let default_decision = trusted()
+            .filter_map(|part| part.document.default_decision.0)
+            .reduce(strictest);
+        let default_tenant = trusted()
+            .map(|part| part.document.default_tenant.trim())
+            .find(|tenant| !tenant.is_empty())
+            .unwrap_or_default()
+            .to_owned();
+
+        let mut origins = Vec::with_capacity(parts.len());
+        let mut rules = Vec::with_capacity(parts.iter().map(|part| part.document.rules.len()).sum());
+        let mut guards = Guards::default();
+        for (number, part) in parts.into_iter().enumerate() {
+            for (tenant, policy) in &part.document.tenants {
+                guards.add(tenant, policy, &part);
+            }
+            let floor = default_decision.filter(|_| part.kind.only_tightens());
+            rules.extend(
+                part.document
+                    .rules
+                    .into_iter()
+                    .map(|rule| CompiledRule::new(rule, number, floor)),
+            );
+            origins.push(Origin {
+                name: part.origin,
+                kind: part.kind,
+            });
         }
-        Self {
+        let index = Index::new(rules.iter().map(|rule| &rule.conditions));
+        let policy = Self {
             snapshot,
-            default_tenant: document.default_tenant.trim().to_owned(),
-            default_decision: document.default_decision.0,
+            default_tenant,
+            default_decision,
+            default_terms: ApprovalTerms::default(),
+            parts: origins,
             rules,
             index,
-            guards,
-        }
+            guards: guards.by_tenant,
+        };
+        (policy, warnings)
     }
 
     /// The policy without rules.
     pub fn empty() -> Self {
-        Self::new(&Document::default(), snapshot_id("", b""))
+        Self::from_parts(Vec::new(), snapshot_id("", b"")).0
     }
 
     /// Whether it was made from these bytes.
@@ -116,36 +171,128 @@ impl CompiledPolicy {
     }
 }
 
+/// What is odd about documents that are fine on their own (docs/spec/policy.md §4.7).
+fn oddities(parts: &[Part]) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let mut warn = |document: &str, problem: Problem| {
+        found.push(Warning {
+            document: document.to_owned(),
+            problem,
+        });
+    };
+    let about = |key: &str, what: String| Problem {
+        key: key.to_owned(),
+        what,
+        ..Problem::default()
+    };
+    if !parts
+        .iter()
+        .any(|part| !part.kind.only_tightens() && part.document.default_decision.0.is_some())
+    {
+        let what = "not set: jobs that no rule matches are allowed";
+        warn(BASE, about("default_decision", what.to_owned()));
+    }
+    for part in parts.iter().filter(|part| part.kind.only_tightens()) {
+        if part.document.default_decision.0.is_some() {
+            let what = "ignored: only the base policy and `secops/` fragments set it";
+            warn(&part.origin, about("default_decision", what.to_owned()));
+        }
+        if !part.document.default_tenant.trim().is_empty() {
+            let what = "ignored: only the base policy and `secops/` fragments set it";
+            warn(&part.origin, about("default_tenant", what.to_owned()));
+        }
+    }
+    let mut seen: HashMap<&str, &Part> = HashMap::new();
+    for part in parts {
+        for (index, rule) in part.document.rules.iter().enumerate() {
+            if rule.id.is_empty() {
+                continue;
+            }
+            match seen.get(rule.id.as_str()) {
+                Some(first) if first.origin != part.origin => {
+                    let what = format!(
+                        "also the id of a rule of `{}`: decisions do not tell them apart",
+                        first.origin
+                    );
+                    let place = rule.place();
+                    let problem = Problem {
+                        line: place.line,
+                        column: place.column,
+                        rule: Some(rule.id.clone()),
+                        ..about(&format!("rules[{index}].id"), what)
+                    };
+                    warn(&part.origin, problem);
+                }
+                Some(_) => {}
+                None => {
+                    seen.insert(&rule.id, part);
+                }
+            }
+        }
+    }
+    found
+}
+
 impl CompiledRule {
-    fn new(rule: &model::Rule) -> Self {
+    /// `floor`: what it must not loosen, if it can only tighten.
+    fn new(rule: model::Rule, part: usize, floor: Option<Decision>) -> Self {
+        // A document without it is refused; fail closed all the same.
+        let written = rule.decision.0.unwrap_or(Decision::Deny);
+        let decision = floor.map_or(written, |floor| strictest(written, floor));
         Self {
-            id: rule.id.clone(),
-            // A document without it is refused; fail closed all the same.
-            decision: rule.decision.0.unwrap_or(Decision::Deny),
-            reason: rule.reason.clone(),
-            constraints: constraints(&rule.constraints),
+            part,
+            decision,
+            written,
+            reason: match decision {
+                _ if decision == written => rule.reason,
+                Decision::Deny => "the default decision is deny, and a pack cannot loosen it".to_owned(),
+                _ => "the default decision is require_approval, and a pack cannot loosen it".to_owned(),
+            },
+            constraints: constraints(rule.constraints),
             conditions: Conditions::new(&rule.conditions),
+            id: rule.id,
         }
     }
 }
 
-impl Guard {
-    fn add(&mut self, tenant: &str, policy: &model::TenantPolicy) {
-        let derive = |list: &str, word: &str, patterns: &[model::Pattern]| -> Vec<DerivedRule> {
-            (1..)
+#[derive(Debug, Default)]
+struct Guards {
+    by_tenant: HashMap<Box<str>, Guard>,
+    /// Entries so far per list, by the name as it is written: they are numbered across parts.
+    numbers: HashMap<(String, &'static str), usize>,
+}
+
+impl Guards {
+    fn add(&mut self, tenant: &str, policy: &model::TenantPolicy, part: &Part) {
+        let trusted = !part.kind.only_tightens();
+        let source = match part.kind {
+            PartKind::Base => format!("tenants.{tenant}"),
+            _ => format!("{}: tenants.{tenant}", part.origin),
+        };
+        let numbers = &mut self.numbers;
+        let mut derive = |word: &'static str, patterns: &[model::Pattern]| -> Vec<DerivedRule> {
+            let before = numbers.entry((tenant.to_owned(), word)).or_default();
+            let first = *before + 1;
+            *before += patterns.len();
+            (first..)
                 .zip(patterns)
                 .map(|(number, pattern)| DerivedRule {
                     id: format!("legacy:{tenant}:{word}:{number}"),
                     topic: pattern.0.clone(),
                     reason: format!("topic '{}' denied by tenant policy", pattern.0),
-                    source: format!("tenants.{tenant}.{list}"),
+                    trusted,
+                    source: format!("{source}.{word}_topics"),
                 })
                 .filter(|rule| !rule.topic.as_str().is_empty())
                 .collect()
         };
-        self.deny.extend(derive("deny_topics", "deny", &policy.deny_topics));
-        self.allow.extend(derive("allow_topics", "allow", &policy.allow_topics));
-        self.mcp.merge(McpRules::new(&policy.mcp));
+        let deny = derive("deny", &policy.deny_topics);
+        let allow = derive("allow", &policy.allow_topics);
+        let guard = self.by_tenant.entry(fold::fold(tenant).into()).or_default();
+        guard.deny.extend(deny);
+        guard.allow.extend(allow);
+        let mcp = if trusted { &mut guard.mcp } else { &mut guard.pack_mcp };
+        mcp.merge(McpRules::new(&policy.mcp));
     }
 }
 
@@ -170,7 +317,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// `None` if they limit nothing.
-fn constraints(written: &model::Constraints) -> Option<PolicyConstraints> {
+fn constraints(written: model::Constraints) -> Option<PolicyConstraints> {
     let model::Constraints {
         budgets,
         sandbox,
@@ -186,18 +333,18 @@ fn constraints(written: &model::Constraints) -> Option<PolicyConstraints> {
     };
     let sandbox = SandboxProfile {
         isolated: sandbox.isolated,
-        network_allowlist: sandbox.network_allowlist.clone(),
-        fs_read_only: sandbox.fs_read_only.clone(),
-        fs_read_write: sandbox.fs_read_write.clone(),
+        network_allowlist: sandbox.network_allowlist,
+        fs_read_only: sandbox.fs_read_only,
+        fs_read_write: sandbox.fs_read_write,
     };
     let toolchain = ToolchainConstraints {
-        allowed_tools: toolchain.allowed_tools.clone(),
-        allowed_commands: toolchain.allowed_commands.clone(),
+        allowed_tools: toolchain.allowed_tools,
+        allowed_commands: toolchain.allowed_commands,
     };
     let diff = DiffConstraints {
         max_files: diff.max_files,
         max_lines: diff.max_lines,
-        deny_path_globs: diff.deny_path_globs.clone(),
+        deny_path_globs: diff.deny_path_globs,
     };
     let nothing = budgets == BudgetConstraints::default()
         && sandbox == SandboxProfile::default()
@@ -209,6 +356,6 @@ fn constraints(written: &model::Constraints) -> Option<PolicyConstraints> {
         sandbox: Some(sandbox),
         toolchain: Some(toolchain),
         diff: Some(diff),
-        redaction_level: redaction_level.clone(),
+        redaction_level,
     })
 }

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use super::compile::{CompiledPolicy, DerivedRule};
+use super::compile::{CompiledPolicy, DerivedRule, Guard};
 use super::fold;
 use super::input::PolicyInput;
-use crate::jobs::Decision;
-use crate::protocol::agent::PolicyConstraints;
+use super::mcp::{McpUse, Refusal};
+use crate::jobs::{ApprovalTerms, Decision, DecisionRecord};
+use crate::protocol::agent::{PolicyCheckRequest, PolicyConstraints, PolicyRemediation};
+use crate::time::Timestamp;
 
 /// What every topic of a job starts with.
 const TOPIC_PREFIX: &str = "job.";
@@ -29,13 +31,19 @@ pub struct Evaluation<'p> {
     pub constraints: Option<&'p PolicyConstraints>,
     /// Whether people must say yes. May be set beside a denial.
     pub approval_required: bool,
-    basis: Basis<'p>,
+    /// On which terms they say so.
+    pub terms: Option<&'p ApprovalTerms>,
+    /// Safer ways to ask for the same thing.
+    pub remediations: &'p [PolicyRemediation],
+    pub(super) basis: Basis<'p>,
+    /// The first rule that matches, whether or not it decided.
+    pub(super) matched: Option<usize>,
     /// What overrode the rule, for people.
-    overridden: Vec<String>,
+    pub(super) overridden: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Basis<'p> {
+pub(super) enum Basis<'p> {
     /// The request is not even a job's.
     Malformed,
     Rule(usize),
@@ -55,7 +63,7 @@ pub fn evaluate<'p>(policy: &'p CompiledPolicy, input: &PolicyInput<'_>) -> Eval
     let mut answer = rule_outcome(policy, input, tenant);
 
     if let Some(guard) = policy.guard(tenant)
-        && let Some(refusal) = guard.mcp.refuse(&input.mcp)
+        && let Some(refusal) = guard.refuse(&input.mcp)
     {
         let source = format!("tenants.{tenant}.mcp.{} refuses {}", refusal.list(), input.mcp);
         answer.deny(refusal.reason(), source);
@@ -79,12 +87,13 @@ fn rule_outcome<'p>(policy: &'p CompiledPolicy, input: &PolicyInput<'_>, tenant:
         .first(input, tenant, |rule| policy.rules[rule].conditions.hold(input, tenant));
     let guard = policy.guard(tenant);
 
-    let matched_denies = matched.is_some_and(|rule| policy.rules[rule].decision == Decision::Deny);
+    let matched_denies = matched.is_some_and(|rule| policy.rules[rule].written == Decision::Deny);
     if !matched_denies
         && let Some(rule) = guard.and_then(|guard| guard.deny.iter().find(|rule| rule.topic.matches(input.topic)))
     {
         let mut answer = Evaluation::new(policy, Decision::Deny, &rule.reason, Basis::Derived(rule));
         answer.rule_id = &rule.id;
+        answer.matched = matched;
         return answer;
     }
     if let Some(number) = matched {
@@ -92,12 +101,16 @@ fn rule_outcome<'p>(policy: &'p CompiledPolicy, input: &PolicyInput<'_>, tenant:
         let mut answer = Evaluation::new(policy, rule.decision, &rule.reason, Basis::Rule(number));
         answer.rule_id = &rule.id;
         answer.constraints = rule.constraints.as_ref();
+        answer.matched = matched;
         return answer;
     }
     if policy.rules.is_empty()
         && let Some(guard) = guard
-        && guard.mcp.refuse(&input.mcp).is_none()
-        && let Some(rule) = guard.allow.iter().find(|rule| rule.topic.matches(input.topic))
+        && guard.refuse(&input.mcp).is_none()
+        && let Some(rule) = guard
+            .allow
+            .iter()
+            .find(|rule| (rule.trusted || !policy.guards_the_default()) && rule.topic.matches(input.topic))
     {
         let mut answer = Evaluation::new(policy, Decision::Allow, "", Basis::Derived(rule));
         answer.rule_id = &rule.id;
@@ -118,7 +131,7 @@ fn malformed<'p>(policy: &'p CompiledPolicy, reason: &'static str) -> Evaluation
     Evaluation::new(policy, Decision::Deny, reason, Basis::Malformed)
 }
 
-fn tenant<'a>(policy: &'a CompiledPolicy, input: &PolicyInput<'a>) -> &'a str {
+pub(super) fn tenant<'a>(policy: &'a CompiledPolicy, input: &PolicyInput<'a>) -> &'a str {
     [input.tenant, &policy.default_tenant]
         .into_iter()
         .find(|tenant| !tenant.is_empty())
@@ -126,12 +139,23 @@ fn tenant<'a>(policy: &'a CompiledPolicy, input: &PolicyInput<'a>) -> &'a str {
 }
 
 impl CompiledPolicy {
-    fn guard(&self, tenant: &str) -> Option<&super::compile::Guard> {
+    fn guard(&self, tenant: &str) -> Option<&Guard> {
         if self.guards.is_empty() {
             None
         } else {
             self.guards.get(&*fold::fold(tenant))
         }
+    }
+
+    /// Whether the default decision is one that packs must not loosen.
+    fn guards_the_default(&self) -> bool {
+        !matches!(self.default_decision, None | Some(Decision::Allow))
+    }
+}
+
+impl Guard {
+    fn refuse<'u>(&self, used: &'u McpUse<'_>) -> Option<Refusal<'u>> {
+        self.mcp.refuse(used).or_else(|| self.pack_mcp.refuse(used))
     }
 }
 
@@ -144,7 +168,10 @@ impl<'p> Evaluation<'p> {
             snapshot: &policy.snapshot,
             constraints: None,
             approval_required: decision == Decision::RequireApproval,
+            terms: (decision == Decision::RequireApproval).then_some(&policy.default_terms),
+            remediations: &[],
             basis,
+            matched: None,
             overridden: Vec::new(),
         }
     }
@@ -156,26 +183,64 @@ impl<'p> Evaluation<'p> {
         self.overridden.push(source);
     }
 
+    /// As it is kept with the job `request` asks about; `policy` and `input` must be those that were judged. The hash of
+    /// what was judged and the input itself are for whoever stores it.
+    pub fn into_record(
+        self,
+        policy: &CompiledPolicy,
+        input: &PolicyInput<'_>,
+        request: &PolicyCheckRequest,
+        now: Timestamp,
+    ) -> DecisionRecord {
+        let mut record = DecisionRecord::new(self.decision, now);
+        record.matched = self.explain(policy, input);
+        record.reason = self.reason.into_owned();
+        record.rule_id = self.rule_id.to_owned();
+        record.policy_snapshot = self.snapshot.to_owned();
+        record.constraints = self.constraints.cloned();
+        record.remediations = self.remediations.to_vec();
+        record.approval_required = self.approval_required;
+        if self.approval_required {
+            record.approval_ref = request.job_id.clone();
+            record.terms = Some(self.terms.cloned().unwrap_or_default());
+        }
+        record
+    }
+
     /// What led to this, one line each, for people (docs/spec/policy.md §6). `policy` and `input` must be those that
     /// were judged.
     pub fn explain(&self, policy: &CompiledPolicy, input: &PolicyInput<'_>) -> Vec<String> {
         let mut lines = match self.basis {
-            Basis::Malformed => vec![format!("topic: {}", self.reason)],
             Basis::Rule(number) => policy
                 .rules
                 .get(number)
                 .map(|rule| rule.conditions.explain(input, tenant(policy, input)))
                 .unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        lines.extend(self.overrides(policy, input));
+        lines
+    }
+
+    /// What decided in place of a rule, or over it, one line each.
+    pub(super) fn overrides(&self, policy: &CompiledPolicy, input: &PolicyInput<'_>) -> Vec<String> {
+        let default = match policy.default_decision {
+            Some(Decision::Deny) => "deny",
+            Some(Decision::RequireApproval) => "require_approval",
+            Some(_) => "allow",
+            None => "allow (not set)",
+        };
+        let mut lines = match self.basis {
+            Basis::Malformed => vec![format!("topic: {}", self.reason)],
             Basis::Derived(rule) => vec![format!("{}: {} matches {}", rule.source, rule.topic, input.topic)],
-            Basis::Default => {
-                let word = match policy.default_decision {
-                    Some(Decision::Deny) => "deny",
-                    Some(Decision::RequireApproval) => "require_approval",
-                    Some(_) => "allow",
-                    None => "allow (not set)",
-                };
-                vec![format!("default_decision: {word}, no rule matches")]
-            }
+            Basis::Default => vec![format!("default_decision: {default}, no rule matches")],
+            Basis::Rule(number) => policy
+                .rules
+                .get(number)
+                .filter(|rule| rule.decision != rule.written)
+                .map(|_| format!("default_decision: {default}, and the rule of a pack cannot loosen it"))
+                .into_iter()
+                .collect(),
         };
         lines.extend_from_slice(&self.overridden);
         lines

@@ -303,6 +303,13 @@ fields!(Diff {
 const WORDS: &str = "allow, deny, require_approval, allow_with_constraints or throttle";
 const DEFAULT_WORDS: &str = "allow, deny or require_approval";
 
+impl Rule {
+    /// Where it starts.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+}
+
 /// What a rule must have.
 fn check_rule(rule: &mut Rule, place: Place, mark: (usize, usize), at: &Cursor) {
     if rule.decision.0.is_none() {
@@ -393,7 +400,7 @@ impl Read for Pattern {
 pub struct Parsed {
     /// The document.
     pub document: Document,
-    /// Oddities that do not stop it: unknown keys, no default decision.
+    /// Oddities that do not stop it: unknown keys.
     pub warnings: Vec<Problem>,
 }
 
@@ -414,11 +421,8 @@ impl Document {
         };
         let whole = |what: String| {
             vec![Problem {
-                line: 0,
-                column: 0,
-                rule: None,
-                key: String::new(),
                 what,
+                ..Problem::default()
             }]
         };
         if bytes.len() > MAX_DOCUMENT_BYTES {
@@ -446,28 +450,19 @@ impl Document {
                 return Err(refuse(vec![Problem {
                     line: place.line,
                     column: place.column,
-                    rule: None,
                     key: at.path(),
                     what: message(&error),
+                    ..Problem::default()
                 }]));
             }
             (None, Ok(())) => Document::default(),
         };
 
-        let (mut problems, mut warnings) = at.finish();
+        let (mut problems, warnings) = at.finish();
         problems.extend(duplicate_ids(&document));
         if !problems.is_empty() {
             problems.sort_by_key(|problem| (problem.line, problem.column));
             return Err(refuse(problems));
-        }
-        if document.default_decision.0.is_none() {
-            warnings.push(Problem {
-                line: 0,
-                column: 0,
-                rule: None,
-                key: "default_decision".to_owned(),
-                what: "not set: jobs that no rule matches are allowed".to_owned(),
-            });
         }
         Ok(Parsed { document, warnings })
     }
@@ -524,6 +519,7 @@ fn duplicate_ids(document: &Document) -> Vec<Problem> {
                 rule: Some(rule.id.clone()),
                 key: format!("rules[{index}].id"),
                 what: format!("used before, on line {first}; ids are unique"),
+                ..Problem::default()
             });
         } else {
             seen.insert(&rule.id, rule.place.line);

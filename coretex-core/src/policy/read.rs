@@ -76,9 +76,9 @@ impl Cursor {
             list.push(Problem {
                 line: place.line,
                 column: place.column,
-                rule: None,
                 key: self.path(),
                 what,
+                ..Problem::default()
             });
         }
     }

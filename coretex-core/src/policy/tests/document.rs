@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::jobs::Decision;
 use crate::policy::model::Rule;
-use crate::policy::{Document, DocumentError, MAX_DOCUMENT_BYTES, Problem};
+use crate::policy::{CompiledPolicy, Document, DocumentError, MAX_DOCUMENT_BYTES, Problem};
 
 fn parse(text: &str) -> Document {
     match Document::parse(text.as_bytes(), "p.yaml") {
@@ -354,8 +354,8 @@ extra: 1
         ]
     );
     // §4.3: a policy that leaves the default to us says so.
-    let parsed = Document::parse(b"rules: []", "p.yaml").unwrap();
-    assert_eq!(parsed.warnings[0].key, "default_decision");
+    let (_, warnings) = CompiledPolicy::from_bytes(b"rules: []", "p.yaml").unwrap();
+    assert_eq!(warnings[0].key, "default_decision");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::sample::{select, subsequence};
 
 use crate::jobs::Decision;
 use crate::policy::model::{DecisionWord, DefaultDecision, McpLists, Pattern, Rule, TenantPolicy};
-use crate::policy::{CompiledPolicy, Document, Glob, PolicyInput, evaluate};
+use crate::policy::{CompiledPolicy, Document, Glob, Part, PolicyInput, evaluate};
 use crate::protocol::agent::{JobMetadata, PolicyCheckRequest};
 
 const WORDS: [&str; 5] = ["acme", "ACME ", "beta", "gamma", ""];
@@ -298,7 +298,7 @@ proptest! {
 
     #[test]
     fn agrees_with_rule_by_rule(document in document(), requests in prop::collection::vec(request(), 1..8)) {
-        let policy = CompiledPolicy::new(&document, "s".to_owned());
+        let policy = CompiledPolicy::from_parts(vec![Part::base(document.clone())], "s".to_owned()).0;
         for request in requests {
             let input = PolicyInput::new(&request);
             let evaluation = evaluate(&policy, &input);
