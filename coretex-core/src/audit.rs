@@ -12,6 +12,25 @@ use serde::{Deserialize, Serialize};
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
+/// Who does something.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Actor {
+    /// Who; empty if nobody is known.
+    pub id: String,
+    /// In which role; may be empty.
+    pub role: String,
+}
+
+impl Actor {
+    /// Somebody in a role; either may be empty.
+    pub fn new(id: impl Into<String>, role: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            role: role.into(),
+        }
+    }
+}
+
 /// What somebody did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRecord {
@@ -54,6 +73,11 @@ impl AuditRecord {
             target: target.to_owned(),
             detail: serde_json::Map::new(),
         }
+    }
+
+    /// What `actor` did to `target`; without detail.
+    pub fn by(at: Timestamp, actor: &Actor, action: &str, target: &str) -> Self {
+        Self::new(at, &actor.id, &actor.role, action, target)
     }
 
     /// Adds one member to the detail.

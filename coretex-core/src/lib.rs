@@ -10,7 +10,7 @@ pub mod audit;
 pub mod backend;
 pub mod bus;
 pub mod cluster;
-pub mod config_store;
+pub mod config;
 pub mod dlq;
 pub mod error;
 pub mod jobs;

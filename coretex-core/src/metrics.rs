@@ -28,3 +28,5 @@ pub const PACKETS_INVALID: &str = "coretex_bus_packets_invalid_total";
 pub const HEARTBEATS_BAD_ID: &str = "coretex_scheduler_heartbeats_bad_id_total";
 /// Calls of a store that failed and were tried again.
 pub const STORE_RETRIES: &str = "coretex_store_retries_total";
+/// Changes of the configuration that others could not be told of at once.
+pub const CONFIG_NOTICES_LOST: &str = "coretex_config_notices_lost_total";

@@ -1,5 +1,6 @@
 //! What goes over the wire: messages, ids, subjects, pointers. See `docs/spec/protocol.md`.
 
+pub mod canonical;
 pub mod constraints;
 pub mod hash;
 mod ids;

@@ -152,6 +152,8 @@ struct Inner {
     room: Notify,
     /// Jobs in flight need looking after before the next tick.
     look: Notify,
+    /// Pools and time limits may have changed before the next tick.
+    reload: Notify,
     /// Limits the batches of submissions in work; waiting jobs that are woken count as well.
     intake: Arc<Semaphore>,
     /// Whether the bus says when a job reached nobody.
@@ -182,6 +184,7 @@ impl Scheduler {
             desk: Mutex::new(Desk::default()),
             room: Notify::new(),
             look: Notify::new(),
+            reload: Notify::new(),
             // At least two: one is held by whoever waits for submissions, and waiting jobs need one as well.
             intake: Arc::new(Semaphore::new(options.lanes.max(2))),
             told: AtomicBool::new(false),
@@ -235,6 +238,7 @@ impl Inner {
         tasks.spawn(Arc::clone(inner).take_progress(signals.progress));
         tasks.spawn(Arc::clone(inner).take_cancels(signals.cancels));
         tasks.spawn(Arc::clone(inner).take_endings(signals.endings));
+        tasks.spawn(Arc::clone(inner).take_config_notices(signals.config));
         if let Some(undelivered) = inner.parts.bus.undelivered() {
             inner.told.store(true, Ordering::Relaxed);
             tasks.spawn(Arc::clone(inner).take_undelivered(undelivered));

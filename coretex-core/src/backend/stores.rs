@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::audit::AuditStore;
 use crate::cluster::Cluster;
-use crate::config_store::ConfigStore;
+use crate::config::ConfigStore;
 use crate::dlq::DlqStore;
 use crate::jobs::JobStore;
 use crate::locks::LeaseStore;

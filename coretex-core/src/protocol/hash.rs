@@ -16,7 +16,7 @@ pub fn job_hash(request: &JobRequest) -> String {
     hex(&Sha256::digest(canonical(request)))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

@@ -22,6 +22,9 @@ pub const ENDED: &str = "coretex.scheduler.ended";
 /// The roll call: a scheduler that knows no worker yet asks all to say that they live. Outside `sys.` as well.
 pub const STARTED: &str = "coretex.scheduler.started";
 
+/// A configuration document was written ([`Notice`](crate::config::Notice)). Outside `sys.`, so that no stream keeps it.
+pub const CONFIG_CHANGED: &str = "coretex.config.changed";
+
 /// The queue group of the schedulers, and their sender id.
 pub const SCHEDULER: &str = "coretex-scheduler";
 /// The sender id of the gateway on the bus.

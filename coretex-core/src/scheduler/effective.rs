@@ -2,23 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::config_store::ConfigStore;
+use crate::config::{ConfigStore, Scopes, read_effective};
 use crate::error::StoreError;
 use crate::protocol::agent::JobRequest;
+use crate::protocol::canonical::{self, Numbers};
 
-/// How old a merged configuration may be.
+/// How old a merged configuration may be, if nobody says that it changed.
 const FRESH: Duration = Duration::from_secs(2);
 /// How many are kept.
 const CAPACITY: usize = 10_000;
-
-/// The scopes of a job, narrowest last: tenant, team, workflow, step.
-type Scopes = [String; 4];
 
 /// When it was read, and what it was.
 type Cached = (Instant, Option<Arc<str>>);
@@ -28,6 +26,8 @@ type Cached = (Instant, Option<Arc<str>>);
 pub(super) struct EffectiveConfig {
     store: Arc<dyn ConfigStore>,
     cache: Mutex<HashMap<Scopes, Cached>>,
+    /// Counts the changes heard of, so that what was read before one is not kept after it.
+    changes: AtomicU64,
 }
 
 impl EffectiveConfig {
@@ -35,7 +35,15 @@ impl EffectiveConfig {
         Self {
             store,
             cache: Mutex::new(HashMap::new()),
+            changes: AtomicU64::new(0),
         }
+    }
+
+    /// Some document has changed: everything is read again.
+    pub(super) fn forget(&self) {
+        let mut cache = self.cache.lock();
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        cache.clear();
     }
 
     /// The merged configuration as JSON text with sorted keys; `None` if it is empty.
@@ -44,33 +52,28 @@ impl EffectiveConfig {
     /// The store's own. A configuration that cannot be read is not the same as none.
     pub(super) async fn of(&self, request: &JobRequest, tenant: &str) -> Result<Option<Arc<str>>, StoreError> {
         let env = |name: &str| request.env.get(name).cloned().unwrap_or_default();
-        let scopes = [
-            tenant.to_owned(),
-            env("team_id"),
-            request.workflow_id.clone(),
-            env("step_id"),
-        ];
-        if let Some((at, merged)) = self.cache.lock().get(&scopes)
-            && at.elapsed() < FRESH
-        {
-            return Ok(merged.clone());
-        }
-        let mut names = vec![("system".to_owned(), "default".to_owned())];
-        for (scope, id) in ["org", "team", "workflow", "step"].into_iter().zip(&scopes) {
-            if !id.is_empty() {
-                names.push((scope.to_owned(), id.clone()));
-            }
-        }
-        let mut merged = Map::new();
-        for document in self.store.get_many(&names).await?.into_iter().flatten() {
-            merged.extend(document.data);
-        }
-        let merged: Option<Arc<str>> = if merged.is_empty() {
-            None
-        } else {
-            Some(html_safe(&Value::Object(merged)))
+        let scopes = Scopes {
+            org: tenant.to_owned(),
+            team: env("team_id"),
+            workflow: request.workflow_id.clone(),
+            step: env("step_id"),
         };
+        let changes = {
+            let cache = self.cache.lock();
+            if let Some((at, merged)) = cache.get(&scopes)
+                && at.elapsed() < FRESH
+            {
+                return Ok(merged.clone());
+            }
+            self.changes.load(Ordering::Relaxed)
+        };
+        let data = read_effective(&*self.store, &scopes).await?.data;
+        let merged: Option<Arc<str>> =
+            (!data.is_empty()).then(|| canonical::text_of_object(&data, Numbers::Exact).into());
         let mut cache = self.cache.lock();
+        if self.changes.load(Ordering::Relaxed) != changes {
+            return Ok(merged);
+        }
         if cache.len() >= CAPACITY {
             cache.retain(|_, (at, _)| at.elapsed() < FRESH);
             if cache.len() >= CAPACITY {
@@ -80,14 +83,4 @@ impl EffectiveConfig {
         cache.insert(scopes, (Instant::now(), merged.clone()));
         Ok(merged)
     }
-}
-
-/// JSON text in which `<`, `>` and `&` are escaped, as every reader of this variable has always seen it.
-fn html_safe(value: &Value) -> Arc<str> {
-    value
-        .to_string()
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-        .into()
 }

@@ -241,6 +241,7 @@ impl Inner {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
+                () = self.reload.notified() => {}
                 _ = tick.tick() => {}
             }
             let name = ("system".to_owned(), "default".to_owned());

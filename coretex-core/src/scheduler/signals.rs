@@ -15,6 +15,7 @@ use super::desk::Via;
 use super::handover::Handover;
 use super::results::News;
 use crate::bus::{self, Delivery, Message, SubscribeOptions, Subscription};
+use crate::config::{DEFAULT, Notice, SYSTEM};
 use crate::error::chain;
 use crate::jobs::{Change, JobEvent, JobStoreExt, Note, Outcome, PendingReason, TerminalDetail};
 use crate::metrics::{HEARTBEATS_BAD_ID, PACKETS_INVALID, PACKETS_UNDECODABLE};
@@ -34,6 +35,7 @@ pub(super) struct Signals {
     pub progress: Subscription,
     pub cancels: Subscription,
     pub endings: Subscription,
+    pub config: Subscription,
 }
 
 /// Logs something wrong with a sender's packets, at most once a minute for each sender.
@@ -102,6 +104,7 @@ impl Inner {
                 .subscribe(subjects::CANCEL, SubscribeOptions::queue(subjects::SCHEDULER))
                 .await?,
             endings: bus.subscribe(subjects::ENDED, SubscribeOptions::tap()).await?,
+            config: bus.subscribe(subjects::CONFIG_CHANGED, SubscribeOptions::tap()).await?,
         })
     }
 
@@ -252,6 +255,30 @@ impl Inner {
                         complain(subjects::ENDED, "", &error.to_string());
                     }
                 }
+                settle(delivery).await;
+            }
+        }
+    }
+
+    /// Whatever changed, nothing read before it counts any more.
+    pub(super) async fn take_config_notices(self: Arc<Self>, mut notices: Subscription) {
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                batch = notices.next_batch(self.options.batch) => batch,
+            };
+            if batch.is_empty() {
+                return;
+            }
+            self.effective.forget();
+            let ours = |delivery: &Delivery| {
+                Notice::parse(&delivery.payload).is_some_and(|notice| notice.is_about(SYSTEM, DEFAULT))
+            };
+            if batch.iter().any(ours) {
+                self.reload.notify_one();
+            }
+            for delivery in batch {
                 settle(delivery).await;
             }
         }

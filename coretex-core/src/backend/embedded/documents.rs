@@ -8,7 +8,7 @@ use super::jobs::change::Writes;
 use super::keys;
 use super::kv::{Get, Kv, corrupt};
 use crate::audit::AuditRecord;
-use crate::config_store::{ConfigStore, Document};
+use crate::config::{ConfigStore, Document};
 use crate::error::StoreError;
 
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::jobs::typed;
 use super::keys;
 use super::scripts::Lua;
 use crate::audit::AuditRecord;
-use crate::config_store::{ConfigStore, Document};
+use crate::config::{ConfigStore, Document};
 use crate::error::StoreError;
 
 /// The documents.

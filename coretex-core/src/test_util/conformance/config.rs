@@ -1,11 +1,11 @@
-//! What every [`ConfigStore`](crate::config_store::ConfigStore) does.
+//! What every [`ConfigStore`](crate::config::ConfigStore) does.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
 use super::{Fixture, Scene};
-use crate::config_store::Document;
+use crate::config::Document;
 
 /// Makes one test of each case; takes the path of an `async fn() -> Fixture`.
 #[macro_export]
