@@ -247,7 +247,18 @@ impl Inner {
                 owner: self.options.instance.clone(),
             })
             .collect();
-        self.parts.stores.jobs.note_many(&owned).await?;
+        // Tried again here: what was written before it failed is ours by now, and a second look would pass it over.
+        let mut attempt = 0;
+        while let Err(error) = self.parts.stores.jobs.note_many(&owned).await {
+            if !error.is_retryable() {
+                return Err(error);
+            }
+            warn!(error = %chain(&error), attempt, "store does not answer, trying again");
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(super::back_off(attempt)) => attempt += 1,
+            }
+        }
         let now = self.parts.clock.now();
         let mut desk = self.desk.lock();
         for item in orphans {

@@ -25,8 +25,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How much longer than the outages that it met a job may wait for its end. The aim is five seconds, and each test prints
-/// what it was; a slow machine takes longer, and proves nothing by that.
-const SLACK: Duration = Duration::from_secs(15);
+/// what it was. On a slow machine that proves nothing: a daemon that is killed as soon as it is up may not get to anything,
+/// and what it was given then waits for the ack wait, or for the daemon to be known as dead, before the next one has it.
+const SLACK: Duration = Duration::from_secs(60);
 /// How long the tests wait for the last job to end: for thousands of jobs, on any machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
