@@ -4,10 +4,16 @@
 //! records from the outbox to the end of the chain by compare-and-set, so that there is one order, and nothing that
 //! happened is missing from it.
 
+mod chain;
+mod log;
+
 use std::fmt;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+
+pub use chain::{Broken, Checker, entry_hash, link};
+pub use log::{AuditLog, Error, Page, Report};
 
 use crate::error::StoreError;
 use crate::time::Timestamp;

@@ -30,3 +30,7 @@ pub const HEARTBEATS_BAD_ID: &str = "coretex_scheduler_heartbeats_bad_id_total";
 pub const STORE_RETRIES: &str = "coretex_store_retries_total";
 /// Changes of the configuration that others could not be told of at once.
 pub const CONFIG_NOTICES_LOST: &str = "coretex_config_notices_lost_total";
+/// Entries that this process put into the audit log.
+pub const AUDIT_ENTRIES: &str = "coretex_audit_entries_total";
+/// Times that records could not be moved into the audit log; they wait in the outbox.
+pub const AUDIT_FAILURES: &str = "coretex_audit_failures_total";

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
+use crate::audit::AuditLog;
 use crate::backend::Stores;
 use crate::bus::{self, Bus, SubscribeOptions};
 use crate::error::chain;
@@ -84,6 +85,8 @@ impl Builder {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        let audit = AuditLog::new(Arc::clone(&platform.stores.audit));
+        platform.spawn(|stop| audit.run(stop));
         match self.scheduler {
             Some(options) => platform.with_scheduler(self.routing, self.timeouts, options).await,
             None => platform.with_registry().await,

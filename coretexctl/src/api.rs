@@ -46,12 +46,22 @@ impl Api {
 
     /// `GET /api/v1/<path…>`
     pub(crate) async fn get(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
-        self.send(Method::GET, path, query, None).await
+        self.send(Method::GET, path, query, None, None).await
     }
 
     /// `POST /api/v1/<path…>`
     pub(crate) async fn post(&self, path: &[&str], body: Option<&Value>) -> Result<Value, Failure> {
-        self.send(Method::POST, path, &[], body).await
+        self.send(Method::POST, path, &[], body, None).await
+    }
+
+    /// `POST /api/v1/<path…>`, with one more header if there is one.
+    pub(crate) async fn post_if(
+        &self,
+        path: &[&str],
+        body: &Value,
+        header: Option<(&'static str, String)>,
+    ) -> Result<Value, Failure> {
+        self.send(Method::POST, path, &[], Some(body), header).await
     }
 
     async fn send(
@@ -60,11 +70,15 @@ impl Api {
         path: &[&str],
         query: &[(&str, String)],
         body: Option<&Value>,
+        header: Option<(&'static str, String)>,
     ) -> Result<Value, Failure> {
         let url = self.url(path, query)?;
         let mut request = self.http.request(method, url);
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let response = request.send().await.map_err(|error| self.no_answer(error))?;
         let status = response.status();
@@ -129,7 +143,7 @@ fn refusal(status: StatusCode, body: &str) -> Failure {
     }
     let (kind, hint) = match status {
         StatusCode::UNAUTHORIZED => (Kind::Refused, Some("pass --api-key or set CORETEX_API_KEY")),
-        StatusCode::FORBIDDEN | StatusCode::CONFLICT => (Kind::Refused, None),
+        StatusCode::FORBIDDEN | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => (Kind::Refused, None),
         StatusCode::NOT_FOUND => (Kind::NotFound, Some("`coretexctl job list` shows what there is")),
         StatusCode::TOO_MANY_REQUESTS => (
             Kind::Failed,

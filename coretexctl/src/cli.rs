@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{approval, bench, completions, job, key, status, worker};
+use crate::commands::{approval, audit, bench, completions, config, job, key, status, worker};
 use crate::output::Format;
 use crate::settings::parse_duration;
 
@@ -83,6 +83,12 @@ pub(crate) enum Command {
     /// Decide about jobs that wait for people
     #[command(subcommand, visible_alias = "approvals")]
     Approval(approval::Command),
+    /// See who did what, and prove it
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Read and write configuration documents
+    #[command(subcommand)]
+    Config(config::Command),
     /// Make API keys
     #[command(subcommand, visible_alias = "keys")]
     Key(key::Command),

@@ -1,8 +1,10 @@
 //! The commands, one module each.
 
 pub(crate) mod approval;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod status;
@@ -34,6 +36,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Worker(command) => worker::run(command, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
         Command::Approval(command) => approval::run(command, &context).await,
+        Command::Audit(command) => audit::run(command, &context).await,
+        Command::Config(command) => config::run(command, &context).await,
         Command::Bench(args) => bench::run(*args, &context).await,
         Command::Completions(args) => completions::run(&args),
     }

@@ -1,8 +1,10 @@
 //! The HTTP gateway: parses, calls one method of a service, renders. See `docs/spec/http.md`.
 
 mod approvals;
+mod audit;
 mod auth;
 mod body;
+mod config;
 mod cors;
 mod edge;
 mod error;
@@ -25,8 +27,10 @@ use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use coretex_core::approvals::Approvals;
+use coretex_core::audit::AuditLog;
 use coretex_core::backend::Stores;
 use coretex_core::bus::Bus;
+use coretex_core::config::ConfigService;
 use coretex_core::jobs::service::JobService;
 use coretex_core::platform::Platform;
 use coretex_core::policy::Kernel;
@@ -54,6 +58,10 @@ pub struct Services {
     pub jobs: JobService,
     /// Approvals.
     pub approvals: Approvals,
+    /// The audit log.
+    pub audit: AuditLog,
+    /// Configuration documents.
+    pub config: ConfigService,
     /// Where everything is kept.
     pub stores: Stores,
     /// How packets travel.
@@ -86,9 +94,16 @@ impl Services {
             Arc::clone(&platform.kernel),
             platform.clock.clone(),
         );
+        let config = ConfigService::new(
+            Arc::clone(&stores.config),
+            Arc::clone(&platform.bus),
+            platform.clock.clone(),
+        );
         Self {
             jobs,
             approvals,
+            audit: AuditLog::new(Arc::clone(&stores.audit)),
+            config,
             stores,
             bus: Arc::clone(&platform.bus),
             workers: platform.registry.clone(),
@@ -153,6 +168,10 @@ impl Gateway {
             .route("/api/v1/approvals", get(approvals::list))
             .route("/api/v1/approvals/{job_id}/approve", post(approvals::approve))
             .route("/api/v1/approvals/{job_id}/reject", post(approvals::reject))
+            .route("/api/v1/audit", get(audit::list))
+            .route("/api/v1/audit/verify", get(audit::verify))
+            .route("/api/v1/config", get(config::get).post(config::set))
+            .route("/api/v1/config/effective", get(config::effective))
             .fallback(edge::not_found)
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(from_fn_with_state(Arc::clone(&app), edge::edge))

@@ -1,5 +1,6 @@
 //! Against real servers, and every backend against the conformance suites.
 
+mod audit;
 mod bus;
 mod config;
 mod embedded;

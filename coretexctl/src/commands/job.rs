@@ -7,6 +7,8 @@ mod list;
 mod submit;
 mod watch;
 
+pub(crate) use submit::parse_pair;
+
 use crate::commands::Context;
 use crate::failure::Failure;
 

@@ -1,5 +1,6 @@
 //! The binary against a server that answers as the gateway does.
 
+mod governance;
 mod jobs;
 mod operators;
 mod stub;

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
@@ -141,6 +142,16 @@ impl Field for Option<Box<RawValue>> {
 
     fn set(&mut self, wire: Self) {
         *self = wire;
+    }
+}
+
+impl Field for Map<String, Value> {
+    type Wire = Option<Self>;
+
+    fn set(&mut self, wire: Self::Wire) {
+        if let Some(members) = wire {
+            *self = members;
+        }
     }
 }
 

@@ -1,4 +1,12 @@
-//! The daemon as a process, against real servers and real workers.
+//! The daemon: the gateway request by request against in-memory stores (`docs/spec/http.md` is what is tested), and as a
+//! process against real servers and real workers.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod approvals;
+mod config;
+mod edge;
 mod faults;
 mod interop;
+mod jobs;
+mod rig;
