@@ -11,6 +11,9 @@ pub mod backend;
 pub mod bus;
 pub mod cluster;
 pub mod config;
+pub mod config_store;
+#[cfg(feature = "server")]
+pub mod decisions;
 pub mod dlq;
 pub mod error;
 pub mod jobs;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{approval, audit, bench, completions, config, job, key, status, worker};
+use crate::commands::{approval, audit, bench, completions, config, decision, job, key, status, worker};
 use crate::output::Format;
 use crate::settings::parse_duration;
 
@@ -89,6 +89,9 @@ pub(crate) enum Command {
     /// Read and write configuration documents
     #[command(subcommand)]
     Config(config::Command),
+    /// See what policy decided, and on what
+    #[command(subcommand, visible_alias = "decisions")]
+    Decision(decision::Command),
     /// Make API keys
     #[command(subcommand, visible_alias = "keys")]
     Key(key::Command),

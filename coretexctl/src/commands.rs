@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod decision;
 pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod status;
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Approval(command) => approval::run(command, &context).await,
         Command::Audit(command) => audit::run(command, &context).await,
         Command::Config(command) => config::run(command, &context).await,
+        Command::Decision(command) => decision::run(command, &context).await,
         Command::Bench(args) => bench::run(*args, &context).await,
         Command::Completions(args) => completions::run(&args),
     }

@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod config;
 mod cors;
+mod decisions;
 mod edge;
 mod error;
 mod health;
@@ -163,6 +164,7 @@ impl Gateway {
             .route("/api/v1/jobs/{id}", get(jobs::detail))
             .route("/api/v1/jobs/{id}/decisions", get(jobs::decisions))
             .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
+            .route("/api/v1/decisions", get(decisions::list))
             .route("/api/v1/memory", get(memory::get))
             .route("/api/v1/traces/{id}", get(traces::get))
             .route("/api/v1/approvals", get(approvals::list))

@@ -323,6 +323,8 @@ pub struct LoggedDecision {
     pub job_id: JobId,
     /// The decision, with its input.
     pub decision: DecisionRecord,
+    /// Its place in the log.
+    pub cursor: Cursor,
 }
 
 /// A question for the decision log.

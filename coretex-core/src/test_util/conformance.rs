@@ -10,9 +10,12 @@
 //! Cases use fresh random names and look only at what they wrote themselves, so that any number of them can share one
 //! server. The times they write lie within the last three days.
 
+pub mod audit;
 pub mod bus;
 pub mod cluster;
 pub mod config;
+#[cfg(feature = "server")]
+pub mod decisions;
 pub mod dlq;
 pub mod jobs;
 pub mod leases;

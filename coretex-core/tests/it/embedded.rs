@@ -21,6 +21,8 @@ mod in_memory {
     coretex_core::lease_store_conformance!(fixture);
     coretex_core::cluster_conformance!(fixture);
     coretex_core::config_store_conformance!(fixture);
+    coretex_core::audit_store_conformance!(fixture);
+    coretex_core::decision_log_conformance!(fixture);
 }
 
 mod on_disk {
@@ -39,6 +41,8 @@ mod on_disk {
     coretex_core::lease_store_conformance!(fixture);
     coretex_core::cluster_conformance!(fixture);
     coretex_core::config_store_conformance!(fixture);
+    coretex_core::audit_store_conformance!(fixture);
+    coretex_core::decision_log_conformance!(fixture);
 }
 
 mod crash;

@@ -33,6 +33,12 @@ mod conformance {
     mod cluster {
         coretex_core::cluster_conformance!(super::super::fixture);
     }
+    mod audit {
+        coretex_core::audit_store_conformance!(super::super::fixture);
+    }
+    mod decisions {
+        coretex_core::decision_log_conformance!(super::super::fixture);
+    }
     mod config {
         coretex_core::config_store_conformance!(super::super::fixture);
     }

@@ -48,3 +48,31 @@ fn approvals_are_decided_with_a_reason() {
     assert_eq!(seen[0].body, json!({"reason": "checked"}));
     assert_eq!(seen[1].line, "POST /api/v1/approvals/j-1/reject");
 }
+
+#[test]
+fn decisions_are_paged_until_there_are_enough() {
+    let server = Stub::start(|request| {
+        let page = if request.line.contains("cursor=") {
+            json!({"items": [{"job_id": "j-2", "decision": "DENY"}], "next_cursor": null})
+        } else {
+            json!({"items": [{"job_id": "j-1", "decision": "DENY", "rule_id": "r1"}], "next_cursor": "7.ag"})
+        };
+        (200, page.to_string())
+    });
+    let done = server
+        .ctl(&["decision", "list", "--decision", "deny", "--rule", "r1", "-o", "json"])
+        .assert()
+        .success();
+    let printed: serde_json::Value = serde_json::from_str(&stdout(&done)).expect("JSON");
+    assert_eq!(printed["items"].as_array().map(Vec::len), Some(2));
+    assert_eq!(printed["next_cursor"], serde_json::Value::Null);
+    let done = server.ctl(&["decision", "list", "--limit", "1"]).assert().success();
+    assert!(stdout(&done).contains("j-1"));
+    let seen = server.seen();
+    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(seen[0].line, "GET /api/v1/decisions?rule=r1&decision=DENY&limit=50");
+    assert_eq!(
+        seen[1].line,
+        "GET /api/v1/decisions?rule=r1&decision=DENY&limit=49&cursor=7.ag"
+    );
+}

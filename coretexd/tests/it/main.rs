@@ -5,6 +5,7 @@
 
 mod approvals;
 mod config;
+mod decisions;
 mod edge;
 mod faults;
 mod interop;

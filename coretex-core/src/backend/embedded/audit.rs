@@ -1,4 +1,4 @@
-//! The audit log and its outbox. See `docs/spec/embedded.md` §6.
+//! The audit log and its outbox. See `docs/spec/embedded.md` §8.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;

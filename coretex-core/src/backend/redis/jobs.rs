@@ -260,6 +260,10 @@ impl JobStore for Jobs {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<u64, StoreError> {
+        // Jobs that are kept for ever keep their entries.
+        if self.meta_ttl.is_zero() {
+            return self.sweep_letters().await;
+        }
         self.sweep_indices(now.minus(self.meta_ttl)).await
     }
 }

@@ -1,5 +1,6 @@
 //! What every [`JobStore`](crate::jobs::JobStore) does.
 
+mod approvals;
 mod create;
 mod fields;
 mod lists;
@@ -7,6 +8,7 @@ mod placement;
 mod support;
 mod transitions;
 
+pub use approvals::*;
 pub use create::*;
 pub use fields::*;
 pub use lists::*;
@@ -78,6 +80,14 @@ macro_rules! job_store_conformance {
             scan_items_say_who_has_it,
             counts_count,
             the_sweep_takes_what_is_old,
+            votes_are_kept_until_asked_again,
+            a_vote_makes_a_revision_and_no_event,
+            decisions_are_kept_whole,
+            approvals_are_due,
+            what_left_approval_is_not_due,
+            the_log_has_every_decision_once,
+            the_log_has_what_was_applied,
+            the_sweep_shortens_the_log,
         );
     };
 }

@@ -1,13 +1,18 @@
 //! What is written, key by key (docs/spec/storage.md §2–5).
 
+use coretex_core::audit::AuditRecord;
 use coretex_core::backend::redis::RedisOptions;
 use coretex_core::jobs::{
-    ApprovalRecord, Change, Decision, DecisionRecord, JobEvent, JobState, NewJob, RequestWrite, Slot, TerminalDetail,
+    ApprovalRecord, ApprovalTerms, Change, Decision, DecisionRecord, JobEvent, JobState, NewJob, OnExpiry,
+    RequestWrite, Slot, TerminalDetail,
 };
-use coretex_core::protocol::agent::{BudgetConstraints, JobRequest, PolicyConstraints};
+use coretex_core::protocol::agent::{
+    BudgetConstraints, JobRequest, PolicyCheckRequest, PolicyConstraints, PolicyRemediation,
+};
 use coretex_core::protocol::json::from_json;
 use coretex_core::protocol::{InstanceId, TenantId, WorkerId};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::support::{Bench, DATA_TTL, META_TTL, START, at, fields, job, new_job, request};
 
@@ -169,6 +174,7 @@ async fn a_dispatched_and_finished_job() {
             micros(5)
         )]
     );
+    assert_eq!(bench.score("cx:decisions", "j1|1").await, Some(START + 5));
     assert_eq!(bench.score("job:index:pending", "j1").await, None);
     assert_eq!(bench.score("job:index:running", "j1").await, Some(START + 12));
     assert_eq!(bench.score("job:recent", "j1").await, Some(START + 12));
@@ -204,6 +210,7 @@ async fn a_dispatched_and_finished_job() {
     assert_eq!(bench.text("job:result_ptr:j1").await.as_deref(), Some("redis://res:j1"));
     let expected = [
         "ctx:j1",
+        "cx:decisions",
         "job:decisions:j1",
         "job:events:j1",
         "job:index:succeeded",
@@ -218,7 +225,7 @@ async fn a_dispatched_and_finished_job() {
     for key in expected {
         let ttl = match key {
             "ctx:j1" => DATA_TTL,
-            "job:recent" | "job:index:succeeded" => -1,
+            "cx:decisions" | "job:recent" | "job:index:succeeded" => -1,
             _ => META_TTL,
         };
         bench.assert_ttl(key, ttl).await;
@@ -395,4 +402,84 @@ async fn leaked_slots_are_freed() {
     assert_eq!(placed, ["j1"]);
     let counts = bench.stores.jobs.counts().await.expect("counts");
     assert!(counts.contains(&(JobState::Running, 1)));
+}
+
+#[tokio::test]
+async fn people_are_asked_and_vote() {
+    let bench = Bench::new().await;
+    bench.create(new_job("j1")).await;
+    let ask = Change {
+        decision: Some(DecisionRecord {
+            approval_required: true,
+            terms: Some(ApprovalTerms {
+                quorum: 2,
+                expires_after: Some(Duration::from_secs(60)),
+                on_expiry: OnExpiry::Deny,
+            }),
+            remediations: vec![PolicyRemediation {
+                id: "r".to_owned(),
+                ..PolicyRemediation::default()
+            }],
+            input: Some(Arc::new(PolicyCheckRequest {
+                job_id: "j1".to_owned(),
+                ..PolicyCheckRequest::default()
+            })),
+            ..decision(Decision::RequireApproval)
+        }),
+        ..Change::new(job("j1"), JobEvent::RequireApproval, at(10))
+    };
+    bench.apply(ask).await;
+    let hash = bench.hash("job:meta:j1").await;
+    let terms = r#"{"quorum":2,"expires_after_ms":60000,"on_expiry":"deny"}"#;
+    assert_eq!(hash["cx_terms"], terms);
+    assert_eq!(hash["cx_remediations"], r#"[{"id":"r"}]"#);
+    assert_eq!(
+        bench.list("job:decisions:j1").await,
+        [format!(
+            r#"{{"approval_ref":"","approval_required":true,"checked_at":{},"decision":"REQUIRE_APPROVAL","input":"CgJqMQ==","job_hash":"","policy_snapshot":"v1:abc","reason":"because \"so\"","remediations":[{{"id":"r"}}],"rule_id":"r3","terms":{terms}}}"#,
+            micros(5)
+        )]
+    );
+    assert_eq!(
+        bench.score("cx:approvals:due", "j1").await,
+        Some(START + 5 + 60_000_000)
+    );
+
+    let vote = |by: &str, after: i64| Change {
+        vote: Some(ApprovalRecord {
+            by: by.to_owned(),
+            at: at(after),
+            ..ApprovalRecord::default()
+        }),
+        audit: Some(AuditRecord {
+            id: format!("audit-{by}"),
+            ..AuditRecord::new(at(after), by, "secops", "approval.vote", "j1")
+        }),
+        ..Change::new(job("j1"), JobEvent::Vote, at(after))
+    };
+    bench.apply(vote("ann", 20)).await;
+    bench.apply(vote("bob", 30)).await;
+    let hash = bench.hash("job:meta:j1").await;
+    let cast = |by: &str, after| {
+        format!(
+            r#"{{"by":"{by}","role":"","at":{},"reason":"","note":"","policy_snapshot":"","job_hash":""}}"#,
+            micros(after)
+        )
+    };
+    assert_eq!(hash["cx_votes"], format!("[{},{}]", cast("ann", 20), cast("bob", 30)));
+    assert_eq!(hash["updated_at"], micros(30));
+    assert_eq!(bench.score("job:index:approval_required", "j1").await, Some(START + 30));
+    assert_eq!(bench.score("job:recent", "j1").await, Some(START + 30));
+    assert_eq!(bench.list("cx:audit:outbox").await, ["audit-ann", "audit-bob"]);
+    let records = bench.hash("cx:audit:records").await;
+    assert_eq!(
+        records["audit-ann"],
+        format!(
+            r#"{{"id":"audit-ann","at":{},"actor":"ann","role":"secops","action":"approval.vote","target":"j1"}}"#,
+            micros(20)
+        )
+    );
+
+    bench.apply(Change::new(job("j1"), JobEvent::Approve, at(40))).await;
+    assert_eq!(bench.score("cx:approvals:due", "j1").await, None);
 }

@@ -229,6 +229,14 @@ fn log_range(query: &DecisionQuery) -> Range<Vec<u8>> {
     range
 }
 
+/// The place of a decision in the log.
+fn place(at: Timestamp, id: &str, number: u32) -> Cursor {
+    Cursor {
+        at,
+        id: format!("{id}|{number}"),
+    }
+}
+
 pub(super) fn decision_log(view: &dyn View, query: &DecisionQuery) -> Result<DecisionPage, StoreError> {
     if query.limit == 0 {
         return Ok(DecisionPage::default());
@@ -246,16 +254,17 @@ pub(super) fn decision_log(view: &dyn View, query: &DecisionQuery) -> Result<Dec
     })?;
     let more = entries.len() == wanted;
     entries.truncate(wanted - 1);
-    let next = entries.last().filter(|_| more).map(|(at, id, number)| Cursor {
-        at: *at,
-        id: format!("{id}|{number}"),
-    });
+    let next = entries
+        .last()
+        .filter(|_| more)
+        .map(|(at, id, number)| place(*at, id, *number));
     let mut items = Vec::with_capacity(entries.len());
-    for (_, id, number) in &entries {
+    for (at, id, number) in &entries {
         if let Some(bytes) = view.get(&keys::decision(id, *number))? {
             items.push(LoggedDecision {
                 job_id: job_id(id)?,
                 decision: DecisionRow::decode_for(id, &bytes)?,
+                cursor: place(*at, id, *number),
             });
         }
     }

@@ -423,7 +423,7 @@ impl Jobs {
             .collect())
     }
 
-    async fn sweep_letters(&self) -> Result<u64, StoreError> {
+    pub(super) async fn sweep_letters(&self) -> Result<u64, StoreError> {
         const OP: &str = "sweep";
         let mut cmd = command("ZRANGE", keys::LETTERS);
         cmd.arg(0).arg(-MAX_LETTERS - 1);

@@ -22,7 +22,7 @@ impl Jobs {
         walk.until = query
             .until
             .map(|until| Timestamp::from_micros(until.micros().saturating_sub(1)));
-        let mut found: Vec<(Cursor, LoggedDecision)> = Vec::new();
+        let mut found: Vec<LoggedDecision> = Vec::new();
         let mut looked_at = 0;
         // One more than asked for, to know whether there is one.
         while found.len() <= query.limit && looked_at < MAX_LOOKED_AT {
@@ -36,22 +36,18 @@ impl Jobs {
         }
         let rest = if found.len() > query.limit {
             found.truncate(query.limit);
-            found.last().map(|(cursor, _)| cursor.clone())
+            found.last().map(|logged| logged.cursor.clone())
         } else {
             walk.after.filter(|_| !walk.ended)
         };
         Ok(DecisionPage {
             next: rest,
-            items: found.into_iter().map(|(_, logged)| logged).collect(),
+            items: found,
         })
     }
 
     /// The decisions of these entries that are there. The others go with the next sweep that finds them old.
-    async fn decided(
-        &self,
-        op: &'static str,
-        entries: Vec<Entry>,
-    ) -> Result<Vec<(Cursor, LoggedDecision)>, StoreError> {
+    async fn decided(&self, op: &'static str, entries: Vec<Entry>) -> Result<Vec<LoggedDecision>, StoreError> {
         let mut cmds = Vec::with_capacity(entries.len());
         let mut cursors = Vec::with_capacity(entries.len());
         for Entry { member, at } in entries {
@@ -72,7 +68,11 @@ impl Jobs {
             let decision = text.and_then(|text| decode::decision_entry(&String::from_utf8_lossy(&text)));
             // Of another time is the entry of a later job of the same id.
             if let Some(decision) = decision.filter(|decision| decision.checked_at == cursor.at) {
-                found.push((cursor, LoggedDecision { job_id, decision }));
+                found.push(LoggedDecision {
+                    job_id,
+                    decision,
+                    cursor,
+                });
             }
         }
         Ok(found)

@@ -140,10 +140,12 @@ pub(super) const REACHABLE: [JobState; 8] = [
 ];
 
 /// Every event there is.
-pub(super) const EVENTS: [JobEvent; 15] = [
+pub(super) const EVENTS: [JobEvent; 17] = [
     JobEvent::Submit,
     JobEvent::Park,
     JobEvent::RequireApproval,
+    JobEvent::Vote,
+    JobEvent::Rejudge,
     JobEvent::Approve,
     JobEvent::Deny,
     JobEvent::Dispatch,
