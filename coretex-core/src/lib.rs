@@ -11,7 +11,6 @@ pub mod backend;
 pub mod bus;
 pub mod cluster;
 pub mod config;
-pub mod config_store;
 #[cfg(feature = "server")]
 pub mod decisions;
 pub mod dlq;

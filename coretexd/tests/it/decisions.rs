@@ -37,7 +37,7 @@ async fn decisions_are_listed_with_what_was_judged() {
         json!({"items": [], "next_cursor": null})
     );
     let id = rig.submit(r#"{"prompt":"x"}"#).await;
-    let at = |secs| Timestamp::from_secs(1_900_000_000 + secs);
+    let at = |secs: i64| Timestamp::from_secs(1_900_000_000 + secs);
     decide(&rig, &id, Decision::Throttle, at(0)).await;
     decide(&rig, &id, Decision::Allow, at(1)).await;
 

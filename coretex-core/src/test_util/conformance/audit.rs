@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::{Fixture, Scene};
 use crate::audit::{AuditEntry, AuditRecord, Head};
-use crate::config_store::Document;
+use crate::config::Document;
 use crate::jobs::{Change, JobEvent, JobStoreExt, NewJob, Outcome};
 
 /// Makes one test of each case; takes the path of an `async fn() -> Fixture` whose stores nobody else uses.
