@@ -1,12 +1,14 @@
-//! How long one decision takes: `cargo bench -p coretex-core --bench policy`.
+//! How long one decision takes, in percentiles, and how long a policy takes to load; as rows of a table:
+//! `cargo bench -p coretex-core --bench policy`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::time::Instant;
 
-use coretex_core::policy::{CompiledPolicy, PolicyInput, evaluate};
+use coretex_core::policy::{CompiledPolicy, Document, Part, PolicyInput, evaluate};
 use coretex_core::protocol::agent::{JobMetadata, PolicyCheckRequest};
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use hdrhistogram::Histogram;
 
 /// `count` rules as a large installation would have them: most for one tenant or one family of topics, some for
 /// capabilities, tags or labels, and a few for everybody.
@@ -60,34 +62,84 @@ fn request(topic: &str, tenant: &str) -> PolicyCheckRequest {
     }
 }
 
-fn decisions(criterion: &mut Criterion) {
+/// What a busy installation asks: known and unknown topics, tenants, tags, labels, with and without MCP.
+fn requests(count: usize) -> Vec<PolicyCheckRequest> {
+    let tenants = (count / 20).max(5);
+    let families = (count / 10).max(5);
+    (0..1_000)
+        .map(|n| {
+            let topic = match n % 4 {
+                0 => format!("job.f{}.a", (n * 13) % families),
+                1 => format!("job.f{}.b.x{}", (n * 31) % families, n % 10),
+                2 => format!("job.f{}.deep.down.there", (n * 57) % families),
+                _ => format!("job.unheard.of{n}"),
+            };
+            let mut request = request(&topic, &format!("t{}", (n * 17) % (tenants + tenants / 4)));
+            if n % 5 == 0 {
+                let env = format!("e{}", (n * 7) % families);
+                request.labels.insert("env".to_owned(), env);
+            }
+            if n % 7 == 0 {
+                let server = format!("s{}", n % count);
+                request.labels.insert("mcp.server".to_owned(), server);
+            }
+            if let Some(meta) = request.meta.as_mut() {
+                match n % 6 {
+                    0 => meta.capability = format!("c{}", (n * 11) % count),
+                    1 => meta.risk_tags.push(format!("tag{}", (n * 3) % families)),
+                    2 => meta.actor_id = format!("bot-{}", (n * 19) % count),
+                    3 => meta.risk_tags.push("secrets".to_owned()),
+                    _ => {}
+                }
+            }
+            request
+        })
+        .collect()
+}
+
+/// As many decisions are measured, one by one.
+const DECISIONS: usize = 200_000;
+
+fn micros(nanos: u64) -> String {
+    format!("{}.{:02} µs", nanos / 1_000, nanos % 1_000 / 10)
+}
+
+fn nanos(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::print_stdout, reason = "the report is the output")]
+fn main() {
+    println!("| rules | p50 | p99 | p99.9 | no rule matches | read and compile | compile alone |");
+    println!("|---|---|---|---|---|---|---|");
     for count in [10, 100, 1_000, 50_000] {
         let text = policy(count);
-        let (policy, _) = CompiledPolicy::from_bytes(text.as_bytes(), "bench").expect("a good policy");
-        let mut group = criterion.benchmark_group("policy");
-        for (name, request) in [
-            ("match", request("job.f3.a.b", "t1")),
-            ("no_match", request("job.unheard.of", "stranger")),
-        ] {
-            group.bench_with_input(BenchmarkId::new(name, count), &request, |bencher, request| {
-                bencher.iter(|| evaluate(&policy, &PolicyInput::new(black_box(request))).decision);
-            });
+        let start = Instant::now();
+        let document = Document::parse(text.as_bytes(), "bench")
+            .expect("a good policy")
+            .document;
+        let read = nanos(start);
+        let start = Instant::now();
+        let (policy, _) = CompiledPolicy::from_parts(vec![Part::base(document)], "bench".to_owned());
+        let compiled = nanos(start);
+
+        let requests = requests(count);
+        let mut times = Histogram::<u64>::new(3).expect("a small precision");
+        let mut unmatched = 0_usize;
+        for request in requests.iter().cycle().take(DECISIONS) {
+            let start = Instant::now();
+            let evaluation = evaluate(black_box(&policy), &PolicyInput::new(black_box(request)));
+            times.saturating_record(nanos(start));
+            unmatched += usize::from(black_box(evaluation).rule_id.is_empty());
         }
-        group.finish();
+        println!(
+            "| {count} | {} | {} | {} | {} % | {} ms | {} ms |",
+            micros(times.value_at_quantile(0.5)),
+            micros(times.value_at_quantile(0.99)),
+            micros(times.value_at_quantile(0.999)),
+            unmatched * 100 / DECISIONS,
+            (read + compiled) / 1_000_000,
+            compiled / 1_000_000,
+        );
     }
 }
-
-fn loading(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("policy_load");
-    group.sample_size(10);
-    for count in [1_000, 50_000] {
-        let text = policy(count);
-        group.bench_with_input(BenchmarkId::from_parameter(count), &text, |bencher, text| {
-            bencher.iter(|| CompiledPolicy::from_bytes(black_box(text.as_bytes()), "bench").expect("a good policy"));
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(benches, decisions, loading);
-criterion_main!(benches);

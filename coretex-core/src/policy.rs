@@ -3,6 +3,7 @@
 pub mod bundles;
 mod compile;
 mod conditions;
+mod diff;
 mod effective;
 mod evaluate;
 mod explain;
@@ -12,12 +13,14 @@ mod glob;
 mod index;
 mod input;
 mod kernel;
+mod lint;
 mod mcp;
 pub mod model;
 mod parts;
 mod problem;
 mod read;
 mod status;
+mod terms;
 mod words;
 
 use std::fmt;
@@ -30,6 +33,7 @@ use crate::protocol::agent::PolicyCheckRequest;
 use crate::time::Timestamp;
 
 pub use compile::CompiledPolicy;
+pub use diff::{PolicyDiff, RuleChange, diff};
 pub use effective::EffectiveSafety;
 pub use evaluate::{Evaluation, evaluate};
 pub use explain::explain;
@@ -37,6 +41,7 @@ pub use explanation::{BASE, ConditionCheck, ConstraintOrigin, Drafts, Explanatio
 pub use glob::{Glob, GlobError};
 pub use input::PolicyInput;
 pub use kernel::{DEFAULT_RELOAD_INTERVAL, LoadError, LocalKernel};
+pub use lint::{Finding, Severity, lint};
 pub use model::{Document, MAX_DOCUMENT_BYTES, Parsed};
 pub use parts::{Part, PartKind};
 pub use problem::{DocumentError, Problem};

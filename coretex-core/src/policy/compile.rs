@@ -10,13 +10,14 @@ use super::fold;
 use super::glob::Glob;
 use super::index::Index;
 use super::mcp::McpRules;
-use super::model::{self, Document};
+use super::model::{self, Approval, Document};
 use super::parts::{Part, PartKind, strictest};
 use super::problem::{DocumentError, Problem};
 use super::status::Warning;
+use super::terms::strictest_terms;
 use crate::jobs::{ApprovalTerms, Decision};
 use crate::protocol::agent::{
-    BudgetConstraints, DiffConstraints, PolicyConstraints, SandboxProfile, ToolchainConstraints,
+    BudgetConstraints, DiffConstraints, PolicyConstraints, PolicyRemediation, SandboxProfile, ToolchainConstraints,
 };
 
 /// A policy, ready to [`evaluate`](super::evaluate). Immutable; changes come as a new one.
@@ -28,18 +29,12 @@ pub struct CompiledPolicy {
     pub(super) default_decision: Option<Decision>,
     /// On which terms people say yes where nothing else is said.
     pub(super) default_terms: ApprovalTerms,
-    pub(super) parts: Vec<Origin>,
+    /// The origins of rules.
+    pub(super) origins: Vec<String>,
     pub(super) rules: Vec<CompiledRule>,
     pub(super) index: Index,
     /// By folded name.
     pub(super) guards: HashMap<Box<str>, Guard>,
-}
-
-/// Where rules come from.
-#[derive(Debug, Clone)]
-pub(super) struct Origin {
-    pub(super) name: String,
-    pub(super) kind: PartKind,
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +48,9 @@ pub(super) struct CompiledRule {
     pub(super) written: Decision,
     pub(super) reason: String,
     pub(super) constraints: Option<PolicyConstraints>,
+    /// Set if it asks for approval.
+    pub(super) terms: Option<ApprovalTerms>,
+    pub(super) remediations: Vec<PolicyRemediation>,
     pub(super) conditions: Conditions,
 }
 
@@ -106,6 +104,9 @@ impl CompiledPolicy {
             .unwrap_or_default()
             .to_owned();
 
+        let approval = trusted().fold(Approval::default(), |so_far, part| so_far.or(&part.document.approval));
+        let default_terms = approval.terms();
+
         let mut origins = Vec::with_capacity(parts.len());
         let mut rules = Vec::with_capacity(parts.iter().map(|part| part.document.rules.len()).sum());
         let mut guards = Guards::default();
@@ -113,25 +114,27 @@ impl CompiledPolicy {
             for (tenant, policy) in &part.document.tenants {
                 guards.add(tenant, policy, &part);
             }
-            let floor = default_decision.filter(|_| part.kind.only_tightens());
+            let context = Context {
+                part: number,
+                floor: default_decision.filter(|_| part.kind.only_tightens()),
+                floor_terms: &default_terms,
+                approval: part.document.approval.or(&approval),
+            };
             rules.extend(
                 part.document
                     .rules
                     .into_iter()
-                    .map(|rule| CompiledRule::new(rule, number, floor)),
+                    .map(|rule| CompiledRule::new(rule, &context)),
             );
-            origins.push(Origin {
-                name: part.origin,
-                kind: part.kind,
-            });
+            origins.push(part.origin);
         }
         let index = Index::new(rules.iter().map(|rule| &rule.conditions));
         let policy = Self {
             snapshot,
             default_tenant,
             default_decision,
-            default_terms: ApprovalTerms::default(),
-            parts: origins,
+            default_terms,
+            origins,
             rules,
             index,
             guards: guards.by_tenant,
@@ -233,14 +236,31 @@ fn oddities(parts: &[Part]) -> Vec<Warning> {
     found
 }
 
+/// What the rules of one part have in common.
+struct Context<'a> {
+    part: usize,
+    /// What they must not loosen, if they can only tighten.
+    floor: Option<Decision>,
+    /// On which terms that lets people say yes.
+    floor_terms: &'a ApprovalTerms,
+    /// The terms where a rule says nothing.
+    approval: Approval,
+}
+
 impl CompiledRule {
-    /// `floor`: what it must not loosen, if it can only tighten.
-    fn new(rule: model::Rule, part: usize, floor: Option<Decision>) -> Self {
+    fn new(rule: model::Rule, context: &Context<'_>) -> Self {
         // A document without it is refused; fail closed all the same.
         let written = rule.decision.0.unwrap_or(Decision::Deny);
-        let decision = floor.map_or(written, |floor| strictest(written, floor));
+        let decision = context.floor.map_or(written, |floor| strictest(written, floor));
+        let terms = (decision == Decision::RequireApproval).then(|| {
+            let written = rule.approval.unwrap_or_default().or(&context.approval).terms();
+            match context.floor {
+                Some(Decision::RequireApproval) => strictest_terms(&written, context.floor_terms),
+                _ => written,
+            }
+        });
         Self {
-            part,
+            part: context.part,
             decision,
             written,
             reason: match decision {
@@ -249,6 +269,8 @@ impl CompiledRule {
                 _ => "the default decision is require_approval, and a pack cannot loosen it".to_owned(),
             },
             constraints: constraints(rule.constraints),
+            terms,
+            remediations: rule.remediations.iter().map(model::Remediation::to_wire).collect(),
             conditions: Conditions::new(&rule.conditions),
             id: rule.id,
         }
@@ -351,7 +373,7 @@ fn constraints(written: model::Constraints) -> Option<PolicyConstraints> {
         && toolchain == ToolchainConstraints::default()
         && diff == DiffConstraints::default()
         && redaction_level.trim().is_empty();
-    (!nothing).then(|| PolicyConstraints {
+    (!nothing).then_some(PolicyConstraints {
         budgets: Some(budgets),
         sandbox: Some(sandbox),
         toolchain: Some(toolchain),

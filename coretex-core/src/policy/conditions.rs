@@ -178,6 +178,33 @@ impl Conditions {
         }
     }
 
+    /// Whether these certainly hold for every job that `narrow` holds for. False if that is not plain to see.
+    pub(super) fn cover(&self, narrow: &Self) -> bool {
+        // One of the entries is enough: fewer are narrower. All are needed: more are narrower.
+        let any = |wide: &Words, narrow: &Words| wide.is_empty() || (!narrow.is_empty() && wide.include(narrow));
+        any(&self.tenants, &narrow.tenants)
+            && any(&self.capabilities, &narrow.capabilities)
+            && any(&self.risk_tags, &narrow.risk_tags)
+            && any(&self.pack_ids, &narrow.pack_ids)
+            && any(&self.actor_ids, &narrow.actor_ids)
+            && any(&self.actor_types, &narrow.actor_types)
+            && narrow.requires.include(&self.requires)
+            && self.labels.iter().all(|label| narrow.labels.contains(label))
+            && (self.topics.is_empty()
+                || (!narrow.topics.is_empty()
+                    && narrow
+                        .topics
+                        .iter()
+                        .filter(|glob| !glob.as_str().is_empty())
+                        .all(|glob| self.topics.iter().any(|wide| wide.covers(glob)))))
+            && (self.secrets_present.is_none() || self.secrets_present == narrow.secrets_present)
+            && match (&self.mcp, &narrow.mcp) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(wide), Some(narrow)) => wide.same(narrow),
+            }
+    }
+
     /// Every condition of the rule, tried, in the order of the language.
     pub(super) fn checks(&self, input: &PolicyInput<'_>, tenant: &str) -> Vec<ConditionCheck> {
         Condition::ALL

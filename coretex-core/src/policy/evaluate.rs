@@ -11,7 +11,7 @@ use crate::protocol::agent::{PolicyCheckRequest, PolicyConstraints, PolicyRemedi
 use crate::time::Timestamp;
 
 /// What every topic of a job starts with.
-const TOPIC_PREFIX: &str = "job.";
+pub(super) const TOPIC_PREFIX: &str = "job.";
 
 /// The tenant of jobs that name none, under a policy that names none.
 const DEFAULT_TENANT: &str = "default";
@@ -73,6 +73,7 @@ pub fn evaluate<'p>(policy: &'p CompiledPolicy, input: &PolicyInput<'_>) -> Eval
     }
     if matches!(answer.decision, Decision::Allow | Decision::AllowWithConstraints) {
         answer.reason = Cow::Borrowed("");
+        answer.remediations = &[];
         if answer.constraints.is_some() {
             answer.decision = Decision::AllowWithConstraints;
         }
@@ -101,6 +102,8 @@ fn rule_outcome<'p>(policy: &'p CompiledPolicy, input: &PolicyInput<'_>, tenant:
         let mut answer = Evaluation::new(policy, rule.decision, &rule.reason, Basis::Rule(number));
         answer.rule_id = &rule.id;
         answer.constraints = rule.constraints.as_ref();
+        answer.terms = rule.terms.as_ref();
+        answer.remediations = &rule.remediations;
         answer.matched = matched;
         return answer;
     }

@@ -62,8 +62,8 @@ impl CompiledPolicy {
         RuleRef {
             id: rule.map(|rule| rule.id.clone()).unwrap_or_default(),
             origin: rule
-                .and_then(|rule| self.parts.get(rule.part))
-                .map(|part| part.name.clone())
+                .and_then(|rule| self.origins.get(rule.part))
+                .cloned()
                 .unwrap_or_default(),
             number: number + 1,
         }

@@ -117,9 +117,40 @@ impl Glob {
         }
     }
 
+    /// Whether this certainly matches all that `other` does. False if that is not plain to see.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        if self == other {
+            return true;
+        }
+        match (&self.kind, &other.kind) {
+            (_, Kind::Literal(text)) => self.matches(text),
+            (Kind::Prefix(prefix), Kind::Prefix(narrow)) => {
+                narrow.starts_with(&**prefix) && !narrow[prefix.len()..].contains('/')
+            }
+            (Kind::Prefix(prefix), Kind::General { prefix: narrow, tokens }) => {
+                narrow.starts_with(&**prefix)
+                    && !narrow[prefix.len()..].contains('/')
+                    // A class may match a slash, which a star does not.
+                    && tokens.iter().all(|token| match token {
+                        Token::Char(c) => *c != '/',
+                        Token::One | Token::Any => true,
+                        Token::Class { .. } => false,
+                    })
+            }
+            _ => false,
+        }
+    }
+
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.source
+    }
+}
+
+/// Patterns are equal if they are written alike.
+impl PartialEq for Glob {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
     }
 }
 

@@ -156,6 +156,60 @@ impl Index {
     }
 }
 
+impl Index {
+    /// The first rule before `before` that `covers` the rule with these conditions; it is only asked about rules that may.
+    ///
+    /// A rule that covers another is filed under words of which the other has at least one, under a topic that the
+    /// other names, or under a prefix of its first pattern.
+    pub(super) fn first_covering(
+        &self,
+        narrow: &Conditions,
+        before: usize,
+        mut covers: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        let mut best: Option<usize> = None;
+        let mut look = |rules: Option<&Rules>| {
+            for &rule in rules.into_iter().flatten() {
+                let rule = rule as usize;
+                if rule >= best.unwrap_or(before) {
+                    break;
+                }
+                if covers(rule) {
+                    best = Some(rule);
+                    break;
+                }
+            }
+        };
+        let table = |dimension: Dimension| &self.tables[dimension as usize];
+        if let Some(glob) = narrow.topics.iter().find(|glob| !glob.as_str().is_empty()) {
+            look(table(Dimension::Topic).get(glob.prefix()));
+            for prefix in prefixes(glob.prefix(), self.longest_prefix) {
+                look(table(Dimension::TopicPrefix).get(prefix));
+            }
+        }
+        for (dimension, words) in [
+            (Dimension::Tenant, &narrow.tenants),
+            (Dimension::Capability, &narrow.capabilities),
+            (Dimension::Pack, &narrow.pack_ids),
+            (Dimension::Actor, &narrow.actor_ids),
+            (Dimension::RiskTag, &narrow.risk_tags),
+        ] {
+            // Any of the words will do, since the other rule has them all.
+            if let Some(word) = words.iter().next() {
+                look(table(dimension).get(&*word.key));
+            }
+        }
+        for word in narrow.requires.iter() {
+            look(table(Dimension::Requirement).get(&*word.key));
+        }
+        for (name, value) in &narrow.labels {
+            look(self.labels.get(&**name).and_then(|table| table.get(&**value)));
+        }
+        look(Some(&self.rest));
+        best
+    }
+}
+
 /// The alternatives for one rule, best first: all the keys of any one of them find it. Empty keys: it never matches.
 fn ways_to_file(rule: &Conditions) -> Vec<Vec<Key<'_>>> {
     let mut ways = Vec::new();

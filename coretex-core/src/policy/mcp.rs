@@ -122,6 +122,15 @@ impl McpRules {
         }
     }
 
+    /// Whether both say the same.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let same = |a: &Words, b: &Words| a.include(b) && b.include(a);
+        self.lists
+            .iter()
+            .zip(&other.lists)
+            .all(|(a, b)| same(&a.allow, &b.allow) && same(&a.deny, &b.deny))
+    }
+
     /// Whether nothing is said.
     pub(super) fn is_empty(&self) -> bool {
         self.lists.iter().all(|l| l.allow.is_empty() && l.deny.is_empty())

@@ -10,6 +10,8 @@ use serde_saphyr::Spanned;
 use super::glob::Glob;
 use super::problem::{DocumentError, Problem};
 use super::read::{Cursor, Place, Read, Seed, fields};
+use super::terms::check_unique;
+pub use super::terms::{Approval, ExpiryWord, Period, Quorum, Remediation};
 use crate::jobs::Decision;
 
 /// Larger documents are refused.
@@ -25,10 +27,15 @@ pub struct Document {
     pub default_tenant: String,
     /// What happens to jobs that no rule matches; `None` is allow, with a warning.
     pub default_decision: DefaultDecision,
+    /// On which terms people say yes, unless a rule says more.
+    pub approval: Approval,
     /// The rules. The first that matches decides.
     pub rules: Vec<Rule>,
     /// What is enforced per tenant, whatever the rules say.
     pub tenants: BTreeMap<String, TenantPolicy>,
+    /// Keys that nobody knows.
+    #[schemars(skip)]
+    pub(super) unknown: Vec<Problem>,
 }
 
 /// One rule.
@@ -46,12 +53,16 @@ pub struct Rule {
     pub reason: String,
     /// Within which limits.
     pub constraints: Constraints,
+    /// On which terms people say yes.
+    pub approval: Option<Approval>,
+    /// Safer ways to ask for the same thing.
+    pub remediations: Vec<Remediation>,
     #[schemars(skip)]
     place: Place,
 }
 
 /// The conditions of a rule: all must hold. An empty one holds.
-#[derive(Debug, Clone, Default, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 pub struct Match {
     /// Any of these tenants.
@@ -94,7 +105,7 @@ pub struct McpLists {
 }
 
 /// What is enforced for one tenant.
-#[derive(Debug, Clone, Default, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 pub struct TenantPolicy {
     /// Topics that name a rule for the record; only of use when there are no rules.
@@ -112,7 +123,7 @@ pub struct TenantPolicy {
 }
 
 /// Limits for the jobs that a rule lets through.
-#[derive(Debug, Clone, Default, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -127,7 +138,7 @@ pub struct Constraints {
 }
 
 /// Limits on time, attempts, output and parallelism. Zero is no limit.
-#[derive(Debug, Clone, Default, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -141,7 +152,7 @@ pub struct Budgets {
 }
 
 /// What the worker may reach.
-#[derive(Debug, Clone, Default, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -155,7 +166,7 @@ pub struct Sandbox {
 }
 
 /// What the worker may run.
-#[derive(Debug, Clone, Default, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -167,7 +178,7 @@ pub struct Toolchain {
 }
 
 /// What the worker may change.
-#[derive(Debug, Clone, Default, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 #[schemars(default, deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -180,7 +191,7 @@ pub struct Diff {
 }
 
 /// A topic pattern that is well formed. Blank, it matches no topic.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pattern(pub Glob);
 
 /// The decision of a rule; `None` only while the document is being read.
@@ -230,6 +241,7 @@ fields!(Document {
     "version" => version,
     "default_tenant" => default_tenant,
     "default_decision" => default_decision,
+    "approval" => approval,
     "rules" => rules,
     "tenants" => tenants,
 });
@@ -239,6 +251,8 @@ fields!(Rule {
     "decision" => decision,
     "reason" => reason,
     "constraints" => constraints,
+    "approval" => approval,
+    "remediations" => remediations,
 } done check_rule);
 fields!(Match {
     "tenants" => tenants,
@@ -316,6 +330,7 @@ fn check_rule(rule: &mut Rule, place: Place, mark: (usize, usize), at: &Cursor) 
         at.problem(place, format!("decision: missing or empty; expected {WORDS}"));
     }
     rule.place = place;
+    check_unique(&rule.remediations, at);
     at.in_rule(mark, &rule.id);
 }
 
@@ -400,7 +415,7 @@ impl Read for Pattern {
 pub struct Parsed {
     /// The document.
     pub document: Document,
-    /// Oddities that do not stop it: unknown keys.
+    /// Oddities that do not stop it: unknown keys, terms of approval where none is asked for.
     pub warnings: Vec<Problem>,
 }
 
@@ -458,13 +473,19 @@ impl Document {
             (None, Ok(())) => Document::default(),
         };
 
-        let (mut problems, warnings) = at.finish();
+        let (mut problems, unknown) = at.finish();
         problems.extend(duplicate_ids(&document));
         if !problems.is_empty() {
             problems.sort_by_key(|problem| (problem.line, problem.column));
             return Err(refuse(problems));
         }
-        Ok(Parsed { document, warnings })
+        let mut warnings = unknown.clone();
+        warnings.extend(unused_terms(&document));
+        warnings.sort_by_key(|warning| (warning.line, warning.column));
+        Ok(Parsed {
+            document: Document { unknown, ..document },
+            warnings,
+        })
     }
 }
 
@@ -505,6 +526,21 @@ fn message(error: &serde_saphyr::Error) -> String {
     }
 }
 
+/// Terms of approval in rules that ask for none.
+pub(super) fn unused_terms(document: &Document) -> Vec<Problem> {
+    let rules = document.rules.iter().enumerate();
+    rules
+        .filter(|(_, rule)| rule.approval.is_some() && rule.decision.0 != Some(Decision::RequireApproval))
+        .map(|(index, rule)| Problem {
+            line: rule.place.line,
+            column: rule.place.column,
+            rule: Some(rule.id.clone()).filter(|id| !id.is_empty()),
+            key: format!("rules[{index}].approval"),
+            what: "only for rules that require approval; ignored".to_owned(),
+        })
+        .collect()
+}
+
 fn duplicate_ids(document: &Document) -> Vec<Problem> {
     let mut seen: HashMap<&str, u64> = HashMap::with_capacity(document.rules.len());
     let mut problems = Vec::new();
@@ -519,7 +555,6 @@ fn duplicate_ids(document: &Document) -> Vec<Problem> {
                 rule: Some(rule.id.clone()),
                 key: format!("rules[{index}].id"),
                 what: format!("used before, on line {first}; ids are unique"),
-                ..Problem::default()
             });
         } else {
             seen.insert(&rule.id, rule.place.line);

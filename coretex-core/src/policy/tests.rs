@@ -4,3 +4,4 @@ mod decisions;
 mod document;
 mod index;
 mod kernel;
+mod parts;

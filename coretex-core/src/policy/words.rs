@@ -40,6 +40,14 @@ impl Words {
         self.0.extend(other.0);
     }
 
+    /// Whether each of `others` is one of these.
+    pub(super) fn include(&self, others: &Self) -> bool {
+        others
+            .0
+            .iter()
+            .all(|other| self.0.iter().any(|word| word.key == other.key))
+    }
+
     /// The entry that `value` is.
     pub(super) fn find(&self, value: &str) -> Option<&Word> {
         self.0.iter().find(|word| fold::is(&word.key, value))

@@ -319,6 +319,170 @@ p.yaml:16:19: tenants.acme.deny_topics[0]: malformed pattern `job.[]`: empty `[]
 }
 
 #[test]
+fn mistakes_in_terms_and_remediations() {
+    // §§1.6, 1.7: (key: value of a rule, what is wrong)
+    for (written, key, what) in [
+        (
+            "approval: {quorum: 0}",
+            "rules[0].approval.quorum",
+            "`0`; expected a whole number from 1 to 100",
+        ),
+        ("approval: {quorum: 101}", "rules[0].approval.quorum", "`101`; expected"),
+        ("approval: {quorum: -1}", "rules[0].approval.quorum", "`-1`; expected"),
+        ("approval: {quorum: 1.5}", "rules[0].approval.quorum", "`1.5`; expected"),
+        ("approval: {quorum: two}", "rules[0].approval.quorum", "`two`; expected"),
+        (
+            "approval: {expires_after: 30}",
+            "rules[0].approval.expires_after",
+            "`30` is no duration; expected one like 30m",
+        ),
+        (
+            "approval: {expires_after: soon}",
+            "rules[0].approval.expires_after",
+            "`soon` is no duration",
+        ),
+        (
+            "approval: {expires_after: 0s}",
+            "rules[0].approval.expires_after",
+            "`0s` is no duration",
+        ),
+        (
+            "approval: {expires_after: -5m}",
+            "rules[0].approval.expires_after",
+            "`-5m` is no duration",
+        ),
+        (
+            "approval: {expires_after: 1 month}",
+            "rules[0].approval.expires_after",
+            "`1 month` is no duration",
+        ),
+        (
+            "approval: {on_expiry: run}",
+            "rules[0].approval.on_expiry",
+            "unknown word `run`; expected deny or allow",
+        ),
+        ("approval: soon", "rules[0].approval", ""),
+        ("remediations: {id: a}", "rules[0].remediations", ""),
+        (
+            "remediations: [{replacement_topic: job.x}]",
+            "rules[0].remediations[0]",
+            "id: missing or empty",
+        ),
+        ("remediations: [{id: a}]", "rules[0].remediations[0]", "changes nothing"),
+        (
+            "remediations: [{id: a, replacement_topic: 'job.*'}]",
+            "rules[0].remediations[0]",
+            "replacement_topic: `job.*` is no topic",
+        ),
+        (
+            "remediations: [{id: a, replacement_topic: sys.x}]",
+            "rules[0].remediations[0]",
+            "replacement_topic: `sys.x`",
+        ),
+        (
+            "remediations: [{id: a, replacement_topic: job.}]",
+            "rules[0].remediations[0]",
+            "replacement_topic: `job.`",
+        ),
+        (
+            "remediations: [{id: a, replacement_topic: job.a b}]",
+            "rules[0].remediations[0]",
+            "replacement_topic: `job.a b`",
+        ),
+        (
+            "remediations: [{id: a, add_labels: {approval_granted: 'true'}}]",
+            "rules[0].remediations[0]",
+            "add_labels: `approval_granted` is reserved",
+        ),
+        (
+            "remediations: [{id: a, remove_labels: [x]}, {id: a, remove_labels: [y]}]",
+            "rules[0]",
+            "remediations: id `a` is used twice",
+        ),
+    ] {
+        let error = refused(&format!(
+            "rules:\n  - id: r\n    decision: require_approval\n    {written}\n"
+        ));
+        assert_eq!(error.problems.len(), 1, "{error}");
+        let problem = &error.problems[0];
+        assert_eq!(problem.key, key, "{written}");
+        assert!(problem.what.starts_with(what), "{written}: {problem}");
+        assert_eq!(problem.line, 4, "{written}");
+    }
+    for (written, millis) in [
+        ("30m", 1_800_000),
+        ("1h30m", 5_400_000),
+        ("2d", 172_800_000),
+        ("1500ms", 1_500),
+        ("PT5M", 300_000),
+    ] {
+        let rule = rule(&format!("approval: {{expires_after: {written}}}"));
+        assert_eq!(
+            rule.approval.unwrap().expires_after.0.unwrap().as_millis(),
+            millis,
+            "{written}"
+        );
+    }
+    // Terms that nobody needs are odd.
+    let parsed = Document::parse(b"rules:\n  - {id: r, decision: deny, approval: {quorum: 2}}", "p").unwrap();
+    assert_eq!(
+        parsed.warnings[0].to_string(),
+        "2:6: rule `r`: rules[0].approval: only for rules that require approval; ignored"
+    );
+}
+
+/// The documents in the repository are as the schema of editors wants them: known keys, known words.
+#[test]
+fn documents_of_the_repository_keep_to_the_schema() {
+    fn check(value: &serde_json::Value, schema: &serde_json::Value, root: &serde_json::Value, path: &str) {
+        let schema = match schema["$ref"].as_str() {
+            Some(name) => &root["$defs"][name.rsplit('/').next().unwrap()],
+            None => schema,
+        };
+        if let Some(words) = schema["enum"].as_array() {
+            assert!(words.contains(value), "{path}: {value}");
+        }
+        match value {
+            serde_json::Value::Object(map) => {
+                for (key, value) in map {
+                    let path = format!("{path}.{key}");
+                    let schema = match (&schema["properties"][key], &schema["additionalProperties"]) {
+                        (serde_json::Value::Null, more) => {
+                            assert!(more.is_object(), "{path}: unknown key");
+                            more
+                        }
+                        (known, _) => known,
+                    };
+                    check(value, schema, root, &path);
+                }
+            }
+            serde_json::Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    check(item, &schema["items"], root, &format!("{path}[{at}]"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut paths = vec![root.join("config/safety.yaml")];
+    if let Ok(folder) = std::fs::read_dir(root.join("examples/policies")) {
+        paths.extend(folder.map(|entry| entry.unwrap().path()).filter(|path| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            path.extension().is_some_and(|end| end == "yaml") && text.lines().any(|line| line.starts_with("rules:"))
+        }));
+    }
+    let schema = Document::json_schema();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        check(&value, &schema, &schema, &path.display().to_string());
+        Document::parse(text.as_bytes(), "p").unwrap();
+    }
+}
+
+#[test]
 fn syntax_errors_have_a_place() {
     let error = refused("rules:\n  - id: [a\n");
     assert!(error.problems[0].line >= 2, "{error}");
@@ -361,10 +525,25 @@ extra: 1
 #[test]
 fn the_schema_knows_what_the_reader_knows() {
     let schema = Document::json_schema();
-    assert_eq!(schema["properties"].as_object().unwrap().len(), 5);
+    assert_eq!(schema["properties"].as_object().unwrap().len(), 6);
     let rule = &schema["$defs"]["Rule"]["properties"];
     let keys: Vec<&String> = rule.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["constraints", "decision", "id", "match", "reason"]);
+    assert_eq!(
+        keys,
+        [
+            "approval",
+            "constraints",
+            "decision",
+            "id",
+            "match",
+            "reason",
+            "remediations"
+        ]
+    );
+    let approval = schema["$defs"]["Approval"]["properties"].as_object().unwrap();
+    assert_eq!(approval.len(), 3);
+    let remediation = schema["$defs"]["Remediation"]["properties"].as_object().unwrap();
+    assert_eq!(remediation.len(), 7);
     assert_eq!(schema["$defs"]["Match"]["properties"].as_object().unwrap().len(), 11);
     assert_eq!(schema["$defs"]["McpLists"]["properties"].as_object().unwrap().len(), 8);
 }

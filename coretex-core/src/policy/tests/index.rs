@@ -7,7 +7,7 @@ use proptest::sample::{select, subsequence};
 
 use crate::jobs::Decision;
 use crate::policy::model::{DecisionWord, DefaultDecision, McpLists, Pattern, Rule, TenantPolicy};
-use crate::policy::{CompiledPolicy, Document, Glob, Part, PolicyInput, evaluate};
+use crate::policy::{CompiledPolicy, Document, Glob, Part, PartKind, PolicyInput, evaluate, explain, lint};
 use crate::protocol::agent::{JobMetadata, PolicyCheckRequest};
 
 const WORDS: [&str; 5] = ["acme", "ACME ", "beta", "gamma", ""];
@@ -197,7 +197,8 @@ fn mcp_refuses(lists: &McpLists, request: &PolicyCheckRequest) -> Option<String>
     }
 }
 
-fn holds(rule: &Rule, request: &PolicyCheckRequest, tenant: &str) -> bool {
+/// The keys of the conditions that fail.
+fn failing(rule: &Rule, request: &PolicyCheckRequest, tenant: &str) -> Vec<&'static str> {
     let wanted = &rule.conditions;
     let meta = request.meta.as_ref().unwrap();
     let secrets = meta.risk_tags.iter().any(|tag| tag == "secrets");
@@ -206,105 +207,253 @@ fn holds(rule: &Rule, request: &PolicyCheckRequest, tenant: &str) -> bool {
         .labels
         .get("mcp.server")
         .is_some_and(|server| !server.trim().is_empty());
-    any_of(&wanted.tenants, tenant)
-        && any_of(&wanted.capabilities, &meta.capability)
-        && any_of(&wanted.pack_ids, &meta.pack_id)
-        && any_of(&wanted.actor_ids, &meta.actor_id)
-        && (wanted.topics.is_empty()
-            || wanted
-                .topics
+    [
+        ("tenants", any_of(&wanted.tenants, tenant)),
+        (
+            "topics",
+            wanted.topics.is_empty()
+                || wanted
+                    .topics
+                    .iter()
+                    .any(|p| !p.0.as_str().is_empty() && p.0.matches(&request.topic)),
+        ),
+        ("capabilities", any_of(&wanted.capabilities, &meta.capability)),
+        (
+            "risk_tags",
+            wanted.risk_tags.is_empty()
+                || meta
+                    .risk_tags
+                    .iter()
+                    .any(|tag| wanted.risk_tags.iter().any(|e| same(e, tag))),
+        ),
+        (
+            "requires",
+            wanted
+                .requires
                 .iter()
-                .any(|p| !p.0.as_str().is_empty() && p.0.matches(&request.topic)))
-        && (wanted.risk_tags.is_empty()
-            || meta
-                .risk_tags
-                .iter()
-                .any(|tag| wanted.risk_tags.iter().any(|e| same(e, tag))))
-        && wanted
-            .requires
-            .iter()
-            .all(|entry| meta.requires.iter().any(|item| same(entry, item)))
-        && (wanted.labels.is_empty() || !request.labels.is_empty())
-        && wanted
-            .labels
-            .iter()
-            .all(|(name, value)| request.labels.get(name).map_or("", String::as_str) == value)
-        && wanted.secrets_present.is_none_or(|expected| expected == secrets)
-        && (!mcp_lists || (uses_mcp && mcp_refuses(&wanted.mcp, request).is_none()))
+                .all(|entry| meta.requires.iter().any(|item| same(entry, item))),
+        ),
+        ("pack_ids", any_of(&wanted.pack_ids, &meta.pack_id)),
+        ("actor_ids", any_of(&wanted.actor_ids, &meta.actor_id)),
+        (
+            "labels",
+            (wanted.labels.is_empty() || !request.labels.is_empty())
+                && wanted
+                    .labels
+                    .iter()
+                    .all(|(name, value)| request.labels.get(name).map_or("", String::as_str) == value),
+        ),
+        (
+            "secrets_present",
+            wanted.secrets_present.is_none_or(|expected| expected == secrets),
+        ),
+        (
+            "mcp",
+            !mcp_lists || (uses_mcp && mcp_refuses(&wanted.mcp, request).is_none()),
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, holds)| !holds)
+    .map(|(key, _)| key)
+    .collect()
+}
+
+fn tenant_of(request: &PolicyCheckRequest) -> &str {
+    match request.tenant.trim() {
+        "" => "default",
+        tenant => tenant,
+    }
+}
+
+fn rank(decision: Decision) -> usize {
+    [
+        Decision::Allow,
+        Decision::AllowWithConstraints,
+        Decision::RequireApproval,
+        Decision::Throttle,
+        Decision::Deny,
+    ]
+    .iter()
+    .position(|one| *one == decision)
+    .unwrap()
 }
 
 /// Decision, rule id, reason: §4, rule by rule.
-fn naive(document: &Document, request: &PolicyCheckRequest) -> (Decision, String, String) {
+fn naive(parts: &[Part], request: &PolicyCheckRequest) -> (Decision, String, String) {
     if !request.topic.starts_with("job.") {
         return (Decision::Deny, String::new(), "unsupported topic".to_owned());
     }
-    let tenant = match request.tenant.trim() {
-        "" => "default",
-        tenant => tenant,
+    let tenant = tenant_of(request);
+    let default = parts
+        .iter()
+        .filter(|part| part.kind != PartKind::Pack)
+        .filter_map(|part| part.document.default_decision.0)
+        .max_by_key(|decision| rank(*decision))
+        .unwrap_or(Decision::Allow);
+    let word = if default == Decision::Deny {
+        "deny"
+    } else {
+        "require_approval"
     };
-    let guard = document.tenants.iter().find(|(name, _)| same(name, tenant));
-    let matched = document.rules.iter().find(|rule| holds(rule, request, tenant));
+    let rules = || {
+        parts
+            .iter()
+            .flat_map(|part| part.document.rules.iter().map(|rule| (part.kind, rule)))
+    };
+    let matched = rules().find(|(_, rule)| failing(rule, request, tenant).is_empty());
     let mut answer = match matched {
-        Some(rule) => (rule.decision.0.unwrap(), rule.id.clone(), String::new()),
-        None => match document.default_decision.0 {
-            Some(Decision::Deny) => (
-                Decision::Deny,
-                String::new(),
-                "no rule matches, and the default decision is deny".to_owned(),
-            ),
-            Some(_) => (
-                Decision::RequireApproval,
-                String::new(),
-                "no rule matches, and the default decision is require_approval".to_owned(),
-            ),
-            None => (Decision::Allow, String::new(), String::new()),
-        },
+        Some((PartKind::Pack, rule)) if rank(rule.decision.0.unwrap()) < rank(default) => (
+            default,
+            rule.id.clone(),
+            format!("the default decision is {word}, and a pack cannot loosen it"),
+        ),
+        Some((_, rule)) => (rule.decision.0.unwrap(), rule.id.clone(), String::new()),
+        None if default == Decision::Allow => (default, String::new(), String::new()),
+        None => (
+            default,
+            String::new(),
+            format!("no rule matches, and the default decision is {word}"),
+        ),
     };
-    if let Some((name, guard)) = guard {
-        let refused = mcp_refuses(&guard.mcp, request);
-        let position = |patterns: &[Pattern]| {
-            patterns
-                .iter()
-                .position(|p| !p.0.as_str().is_empty() && p.0.matches(&request.topic))
-        };
-        if document.rules.is_empty()
-            && refused.is_none()
-            && let Some(at) = position(&guard.allow_topics)
-        {
-            answer = (
-                Decision::Allow,
-                format!("legacy:{name}:allow:{}", at + 1),
-                String::new(),
-            );
-        }
-        if matched.is_none_or(|rule| rule.decision.0 != Some(Decision::Deny))
-            && let Some(at) = position(&guard.deny_topics)
-        {
-            answer = (
-                Decision::Deny,
-                format!("legacy:{name}:deny:{}", at + 1),
-                format!("topic '{}' denied by tenant policy", guard.deny_topics[at].0),
-            );
-        }
-        if let Some(reason) = refused {
-            answer = (Decision::Deny, answer.1, reason);
+
+    // The lists of all parts, one after the other.
+    let mut deny = Vec::new();
+    let mut allow = Vec::new();
+    let mut mcp = [McpLists::default(), McpLists::default()];
+    let mut canonical = String::new();
+    for part in parts {
+        for (name, policy) in part.document.tenants.iter().filter(|(name, _)| same(name, tenant)) {
+            canonical.clone_from(name);
+            deny.extend(policy.deny_topics.iter().map(|pattern| (part.kind, pattern)));
+            allow.extend(policy.allow_topics.iter().map(|pattern| (part.kind, pattern)));
+            let lists = &mut mcp[usize::from(part.kind == PartKind::Pack)];
+            lists.allow_servers.extend(policy.mcp.allow_servers.clone());
+            lists.deny_servers.extend(policy.mcp.deny_servers.clone());
         }
     }
+    let refused = mcp_refuses(&mcp[0], request).or_else(|| mcp_refuses(&mcp[1], request));
+    let hit = |pattern: &Pattern| !pattern.0.as_str().is_empty() && pattern.0.matches(&request.topic);
+    if rules().next().is_none()
+        && refused.is_none()
+        && let Some(at) = allow
+            .iter()
+            .position(|(kind, pattern)| hit(pattern) && (*kind != PartKind::Pack || default == Decision::Allow))
+    {
+        answer = (
+            Decision::Allow,
+            format!("legacy:{canonical}:allow:{}", at + 1),
+            String::new(),
+        );
+    }
+    if matched.is_none_or(|(_, rule)| rule.decision.0 != Some(Decision::Deny))
+        && let Some(at) = deny.iter().position(|(_, pattern)| hit(pattern))
+    {
+        answer = (
+            Decision::Deny,
+            format!("legacy:{canonical}:deny:{}", at + 1),
+            format!("topic '{}' denied by tenant policy", deny[at].1.0),
+        );
+    }
+    if let Some(reason) = refused {
+        answer = (Decision::Deny, answer.1, reason);
+    }
     answer
+}
+
+fn parts() -> impl Strategy<Value = Vec<Part>> {
+    let kinds = select(vec![
+        vec![PartKind::Base],
+        vec![PartKind::Base, PartKind::Pack],
+        vec![PartKind::Secops, PartKind::Pack, PartKind::Pack],
+        vec![PartKind::Base, PartKind::Secops, PartKind::Pack],
+        vec![PartKind::Pack],
+    ]);
+    kinds.prop_flat_map(|kinds| {
+        let count = kinds.len();
+        prop::collection::vec(document(), count).prop_map(move |documents| {
+            kinds
+                .iter()
+                .zip(documents)
+                .enumerate()
+                .map(|(number, (kind, mut document))| {
+                    for rule in &mut document.rules {
+                        rule.id = format!("p{number}-{}", rule.id);
+                    }
+                    Part {
+                        origin: format!("part-{number}"),
+                        kind: *kind,
+                        document,
+                    }
+                })
+                .collect()
+        })
+    })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
     #[test]
-    fn agrees_with_rule_by_rule(document in document(), requests in prop::collection::vec(request(), 1..8)) {
-        let policy = CompiledPolicy::from_parts(vec![Part::base(document.clone())], "s".to_owned()).0;
+    fn agrees_with_rule_by_rule(parts in parts(), requests in prop::collection::vec(request(), 1..8)) {
+        let (policy, _) = CompiledPolicy::from_parts(parts.clone(), "s".to_owned());
         for request in requests {
             let input = PolicyInput::new(&request);
             let evaluation = evaluate(&policy, &input);
             let found = (evaluation.decision, evaluation.rule_id.to_owned(), evaluation.reason.to_string());
-            prop_assert_eq!(found, naive(&document, &request), "{:?}", request);
+            prop_assert_eq!(found, naive(&parts, &request), "{:?}", request);
             prop_assert!(!evaluation.explain(&policy, &input).is_empty());
+        }
+    }
+
+    #[test]
+    fn explanations_are_true(parts in parts(), requests in prop::collection::vec(request(), 1..5)) {
+        let (policy, _) = CompiledPolicy::from_parts(parts.clone(), "s".to_owned());
+        let rules: Vec<&Rule> = parts.iter().flat_map(|part| &part.document.rules).collect();
+        for request in requests.iter().filter(|request| request.topic.starts_with("job.")) {
+            let input = PolicyInput::new(request);
+            let evaluation = evaluate(&policy, &input);
+            let told = explain(&policy, &input, &evaluation);
+            let tenant = tenant_of(request);
+            prop_assert_eq!(&*told.tenant, tenant);
+            let failing: Vec<_> = rules.iter().map(|rule| failing(rule, request, tenant)).collect();
+            let matched = failing.iter().position(Vec::is_empty);
+            if let Some(rule) = &told.rule {
+                prop_assert_eq!(Some(rule.number - 1), matched);
+                prop_assert_eq!(&*rule.id, evaluation.rule_id);
+                prop_assert!(rule.id.starts_with(&rule.origin.replace("part-", "p")));
+                prop_assert!(told.conditions.iter().all(|check| check.holds));
+            } else {
+                prop_assert!(!told.overrides.is_empty());
+            }
+            // Neither one too few nor one too many.
+            let expected: Vec<(usize, &str)> = failing[..matched.unwrap_or(failing.len())]
+                .iter()
+                .enumerate()
+                .filter_map(|(at, failing)| match **failing { [only] => Some((at + 1, only)), _ => None })
+                .take(10)
+                .collect();
+            let near: Vec<(usize, &str)> = told
+                .near_misses
+                .iter()
+                .map(|miss| (miss.rule.number, &*miss.failed.condition))
+                .collect();
+            prop_assert_eq!(near, expected);
+            prop_assert!(told.near_misses.iter().all(|miss| !miss.failed.holds));
+        }
+    }
+
+    /// A rule that is said never to decide never does.
+    #[test]
+    fn covered_rules_never_decide(parts in parts(), requests in prop::collection::vec(request(), 1..8)) {
+        let covered: Vec<String> = lint(&parts)
+            .into_iter()
+            .filter(|finding| matches!(&*finding.code, "unreachable" | "shadowed"))
+            .map(|finding| finding.rule)
+            .collect();
+        let (policy, _) = CompiledPolicy::from_parts(parts, "s".to_owned());
+        for request in requests {
+            let rule = evaluate(&policy, &PolicyInput::new(&request)).rule_id.to_owned();
+            prop_assert!(!covered.contains(&rule), "{} on {:?}", rule, request);
         }
     }
 }
