@@ -1,6 +1,7 @@
 //! May this job run, and within which limits? See `docs/spec/policy.md`.
 
 pub mod bundles;
+mod checks;
 mod compile;
 mod conditions;
 mod diff;
@@ -32,6 +33,7 @@ use crate::jobs::DecisionRecord;
 use crate::protocol::agent::PolicyCheckRequest;
 use crate::time::Timestamp;
 
+pub use checks::{CheckError, Checks, Question};
 pub use compile::CompiledPolicy;
 pub use diff::{PolicyDiff, RuleChange, diff};
 pub use effective::EffectiveSafety;

@@ -14,6 +14,7 @@ mod jobs;
 mod json;
 mod memory;
 mod percent;
+mod policy;
 mod query;
 mod rate;
 mod record;
@@ -34,7 +35,8 @@ use coretex_core::bus::Bus;
 use coretex_core::config::ConfigService;
 use coretex_core::jobs::service::JobService;
 use coretex_core::platform::Platform;
-use coretex_core::policy::Kernel;
+use coretex_core::policy::bundles::Bundles;
+use coretex_core::policy::{Checks, Kernel};
 use coretex_core::protocol::TenantId;
 use coretex_core::time::Clock;
 use coretex_core::workers::Registry;
@@ -63,6 +65,10 @@ pub struct Services {
     pub audit: AuditLog,
     /// Configuration documents.
     pub config: ConfigService,
+    /// Policy in pieces.
+    pub bundles: Bundles,
+    /// What policy would say.
+    pub checks: Checks,
     /// Where everything is kept.
     pub stores: Stores,
     /// How packets travel.
@@ -81,6 +87,17 @@ impl Services {
     /// The services of a running platform.
     pub fn new(platform: &Platform, default_tenant: TenantId, mode: &'static str) -> Self {
         let stores = platform.stores.clone();
+        let config = ConfigService::new(
+            Arc::clone(&stores.config),
+            Arc::clone(&platform.bus),
+            platform.clock.clone(),
+        );
+        let checks = Checks::new(
+            Arc::clone(&platform.kernel),
+            config.clone(),
+            default_tenant.clone(),
+            platform.clock.clone(),
+        );
         let jobs = JobService::new(
             Arc::clone(&stores.jobs),
             Arc::clone(&stores.payloads),
@@ -95,15 +112,12 @@ impl Services {
             Arc::clone(&platform.kernel),
             platform.clock.clone(),
         );
-        let config = ConfigService::new(
-            Arc::clone(&stores.config),
-            Arc::clone(&platform.bus),
-            platform.clock.clone(),
-        );
         Self {
             jobs,
             approvals,
             audit: AuditLog::new(Arc::clone(&stores.audit)),
+            bundles: Bundles::new(config.clone(), platform.clock.clone()),
+            checks,
             config,
             stores,
             bus: Arc::clone(&platform.bus),
@@ -174,6 +188,7 @@ impl Gateway {
             .route("/api/v1/audit/verify", get(audit::verify))
             .route("/api/v1/config", get(config::get).post(config::set))
             .route("/api/v1/config/effective", get(config::effective))
+            .merge(policy::routes())
             .fallback(edge::not_found)
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(from_fn_with_state(Arc::clone(&app), edge::edge))

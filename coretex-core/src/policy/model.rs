@@ -489,6 +489,22 @@ impl Document {
     }
 }
 
+/// Reads the first document of a YAML text as it is written, for what shows policies.
+///
+/// # Errors
+/// The parser's own.
+pub(super) fn parse_value(text: &str) -> Result<serde_json::Value, serde_saphyr::Error> {
+    let mut value = serde_json::Value::Null;
+    let outcome = serde_saphyr::with_deserializer_from_str_with_options(text, options(), |de| {
+        value = serde::Deserialize::deserialize(de)?;
+        Ok(())
+    });
+    match outcome {
+        Err(error) if !is_second_document(&error) && !is_blank(text) => Err(error),
+        _ => Ok(value),
+    }
+}
+
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         // Enough for every document within the size limit; what aliases add is limited on its own.

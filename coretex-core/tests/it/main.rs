@@ -1,6 +1,7 @@
 //! Against real servers, and every backend against the conformance suites.
 
 mod audit;
+mod bundles;
 mod bus;
 mod config;
 mod embedded;

@@ -78,6 +78,20 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error")
     }
 
+    /// Names the field that it is about.
+    #[must_use]
+    pub fn field(mut self, field: &'static str) -> Self {
+        self.0.field = Some(field.into());
+        self
+    }
+
+    /// Names the limit that was exceeded.
+    #[must_use]
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.0.limit = Some(limit);
+        self
+    }
+
     /// Says more to clients that read problem details: where, why, what to do.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

@@ -125,17 +125,23 @@ macro_rules! plain_fields {
     };
 }
 
-plain_fields!(String, bool, i32, i64);
+plain_fields!(String, bool, f64, i32, i64);
 
-impl Field for Option<String> {
-    type Wire = Self;
+macro_rules! optional_fields {
+    ($($ty:ty),+) => {
+        $(impl Field for Option<$ty> {
+            type Wire = Self;
 
-    fn set(&mut self, wire: Self) {
-        if wire.is_some() {
-            *self = wire;
-        }
-    }
+            fn set(&mut self, wire: Self) {
+                if wire.is_some() {
+                    *self = wire;
+                }
+            }
+        })+
+    };
 }
+
+optional_fields!(String, bool, i64);
 
 impl Field for Option<Box<RawValue>> {
     type Wire = Self;

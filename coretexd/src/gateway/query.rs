@@ -33,6 +33,15 @@ impl Query {
         self.text(name).map(str::to_owned)
     }
 
+    /// Whether a value says yes: `1 true yes y on`, in any case.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|text| {
+            ["1", "true", "yes", "y", "on"]
+                .iter()
+                .any(|yes| text.trim().eq_ignore_ascii_case(yes))
+        })
+    }
+
     /// `limit`: a whole number from 1 on, else the default.
     pub(super) fn limit(&self, default: usize) -> usize {
         self.text("limit")

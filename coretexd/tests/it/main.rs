@@ -10,4 +10,5 @@ mod edge;
 mod faults;
 mod interop;
 mod jobs;
+mod policy;
 mod rig;
