@@ -1,36 +1,62 @@
-//! People say yes or no to jobs that policy does not decide alone. See `docs/spec/http.md` §8.
+//! People say yes or no to jobs that policy does not decide alone. See `docs/spec/approvals.md`.
 //!
 //! A yes binds what was judged: the policy that asked, and the exact request. If either has changed since, it is refused.
-//! It takes effect once: the job leaves `APPROVAL_REQUIRED` by compare-and-set, so of several people one is heard.
+//! It takes effect once: each vote, and the step out of `APPROVAL_REQUIRED`, is a compare-and-set, so that of many people
+//! exactly as many are heard as policy asked for.
+
+mod audit;
+pub(crate) mod expiry;
+mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::StoreError;
+use tracing::warn;
+
+pub(crate) use self::tally::is_granted;
+pub use self::tally::{ON_EXPIRY, Tally};
+use crate::error::{StoreError, chain};
 use crate::jobs::service::{JobFilter, JobPage, JobService};
 use crate::jobs::{
-    ApprovalRecord, Change, Decision, JobEvent, JobRecord, JobState, JobStore, JobStoreExt, Outcome, RequestWrite,
-    TerminalDetail,
+    ApprovalRecord, Change, Decision, DecisionRecord, JobEvent, JobRecord, JobState, JobStore, JobStoreExt, Outcome,
+    RequestWrite, TerminalDetail,
 };
 use crate::policy::{Kernel, Unavailable};
 use crate::protocol::agent::JobRequest;
 use crate::protocol::{JobId, TraceId, job_hash, labels, subjects};
 use crate::time::Clock;
 
-/// How often a decision is looked at again when the job changed under it but still waits for people.
-const TRIES: usize = 3;
+/// How often a verdict is tried again because the job changed under it but still waits for people. Each time somebody
+/// else was heard, so it ends by itself; this only bounds what one call may cost.
+const TRIES: u32 = 64;
 
 /// Who decides, and why.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
-    /// The principal; empty for the one the job runs for.
+    /// The principal; empty if nobody is named.
     pub by: String,
     /// In which role; may be empty.
     pub role: String,
+    /// Whether the caller's key says who they are, and not only the caller.
+    pub verified: bool,
     /// Why; may be empty.
     pub reason: String,
     /// Anything else; may be empty.
     pub note: String,
+}
+
+/// Who may approve their own jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SelfApproval {
+    /// Only callers whose key does not say who they are: for them it could not be enforced.
+    #[default]
+    Unverified,
+    /// Nobody; whoever approves has to say who they are.
+    Never,
+    /// Everybody.
+    Always,
 }
 
 /// Why a verdict has no effect.
@@ -40,6 +66,9 @@ pub enum Error {
     /// There is no such job.
     #[error("job not found")]
     NotFound,
+    /// Policy never asked people about it.
+    #[error("approval not found")]
+    NoApproval,
     /// It does not wait for people: it never did, or somebody was quicker.
     #[error("job not awaiting approval")]
     NotAwaiting,
@@ -58,24 +87,59 @@ pub enum Error {
     /// Policy cannot be asked whether it has changed.
     #[error("safety kernel unavailable")]
     Kernel(#[from] Unavailable),
-    /// Another policy is in force by now.
+    /// Another policy is in force by now. The job has been sent back to be judged by it.
     #[error("policy snapshot changed; re-evaluate before approving")]
     SnapshotChanged,
     /// The request is not the one that was judged.
     #[error("job request changed; approval rejected")]
     RequestChanged,
+    /// Nobody says who approves, and it matters.
+    #[error("this approval needs a principal: send the header X-Principal-Id, or use a key of your own")]
+    Anonymous,
+    /// A name that only policy may use.
+    #[error("principals that begin with `policy:` are reserved")]
+    Reserved,
+    /// Whoever asked for the job may not be the one who approves it.
+    #[error("you cannot approve your own job")]
+    OwnJob,
+    /// Each principal counts once.
+    #[error("already approved by this principal")]
+    AlreadyVoted,
+    /// The time for it has passed; what happens then is about to happen.
+    #[error("the time for this approval is over")]
+    Expired,
+    /// The job changed again and again.
+    #[error("the job keeps changing; try again")]
+    Contended,
     /// The store did not answer.
     #[error("the verdict could not be stored")]
     Store(#[from] StoreError),
 }
 
-/// A job that goes on.
+/// A yes that was heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approved {
     /// The job.
     pub job_id: JobId,
     /// Its trace, if it has one.
     pub trace_id: Option<TraceId>,
+    /// How many have said yes, this one included.
+    pub approvals: u32,
+    /// How many have to.
+    pub quorum: u32,
+    /// Where the job is now: `PENDING` if it goes on, `APPROVAL_REQUIRED` if more people have to say yes.
+    pub state: JobState,
+}
+
+/// What people need to know to decide about a job.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// What the store knows.
+    pub record: JobRecord,
+    /// What was asked for, if it is still there.
+    pub request: Option<JobRequest>,
+    /// Whether another policy is in force than the one that asked; `None` if policy cannot be asked.
+    pub stale: Option<bool>,
 }
 
 /// The approvals of jobs. Cheap to clone.
@@ -85,12 +149,20 @@ pub struct Approvals {
     service: JobService,
     kernel: Arc<dyn Kernel>,
     clock: Clock,
+    own: SelfApproval,
 }
 
 impl fmt::Debug for Approvals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Approvals").finish_non_exhaustive()
+        f.debug_struct("Approvals").field("own", &self.own).finish_non_exhaustive()
     }
+}
+
+/// What a decision asks people to approve: exactly this, under exactly this policy.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    snapshot: &'a str,
+    hash: &'a str,
 }
 
 impl Approvals {
@@ -101,7 +173,15 @@ impl Approvals {
             service,
             kernel,
             clock,
+            own: SelfApproval::default(),
         }
+    }
+
+    /// Sets who may approve their own jobs.
+    #[must_use]
+    pub fn with_self_approval(mut self, own: SelfApproval) -> Self {
+        self.own = own;
+        self
     }
 
     /// The jobs that wait for people; pages as [`JobService::list`] does.
@@ -117,37 +197,60 @@ impl Approvals {
             .await
     }
 
-    /// Lets the job run.
+    /// All that there is to know about one approval, decided or not.
     ///
     /// # Errors
-    /// [`Error`] says why not; except for [`Error::Store`], nothing has happened.
+    /// [`Error::NotFound`], [`Error::NoApproval`] if policy never asked people, [`Error::Store`].
+    pub async fn case(&self, id: &JobId) -> Result<Case, Error> {
+        let record = self.jobs.get(id).await?.ok_or(Error::NotFound)?;
+        let decision = record.decision.as_ref().ok_or(Error::NoApproval)?;
+        if record.state != JobState::ApprovalRequired && decision.job_hash.is_empty() {
+            return Err(Error::NoApproval);
+        }
+        let (request, active) = tokio::join!(self.jobs.request(id), self.kernel.snapshots());
+        let request = match request {
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            // One that cannot be read is as good as none.
+            request => request.unwrap_or_default(),
+        };
+        let stale = active.ok().map(|active| !is_active(&active, &decision.policy_snapshot));
+        Ok(Case { request, stale, record })
+    }
+
+    /// Says yes. The job goes on once as many principals have said so as policy asked for.
+    ///
+    /// If another policy is in force by now the job is sent back to be judged by that one.
+    ///
+    /// # Errors
+    /// [`Error`] says why not; except for [`Error::Store`] and [`Error::SnapshotChanged`], nothing has happened.
     ///
     /// # Cancel safety
-    /// Dropped half-way, the job may have been approved; schedulers find it then.
+    /// Dropped half-way, the vote may count, and the job may have been approved; schedulers find it then.
     pub async fn approve(&self, id: &JobId, verdict: &Verdict) -> Result<Approved, Error> {
+        if verdict.by.starts_with(tally::RESERVED) {
+            return Err(Error::Reserved);
+        }
         for _ in 0..TRIES {
             let record = self.waiting(id).await?;
             let request = self.jobs.request(id).await?.ok_or(Error::RequestMissing)?;
-            let (snapshot, hash) = self.judged(&record, &request).await?;
-            let (request, message_id) = granted(request, verdict);
-            let request = Arc::new(request);
-            let mut change = self.change(&record, JobEvent::Approve);
-            change.request = RequestWrite::Replace(Arc::clone(&request));
-            change.approval = Some(self.approval(&request.principal_id, verdict, snapshot, hash));
-            if self.decide(change).await? {
-                self.service
-                    .announce_approved(&request, record.trace_id.as_ref(), message_id)
-                    .await;
-                return Ok(Approved {
-                    job_id: id.clone(),
-                    trace_id: record.trace_id,
-                });
+            let asked = asked(record.decision.as_ref())?;
+            let tally = Tally::of(&record);
+            self.admit(&record, &request, &tally, verdict)?;
+            if !is_active(&self.kernel.snapshots().await?, asked.snapshot) {
+                self.judge_again(&record, &request).await;
+                return Err(Error::SnapshotChanged);
+            }
+            if job_hash(&request) != asked.hash {
+                return Err(Error::RequestChanged);
+            }
+            if let Some(approved) = self.vote(&record, request, asked, &tally, verdict).await? {
+                return Ok(approved);
             }
         }
-        Err(Error::NotAwaiting)
+        Err(Error::Contended)
     }
 
-    /// Ends the job as denied, with a dead letter.
+    /// Ends the job as denied, with a dead letter. One no is enough.
     ///
     /// # Errors
     /// [`Error`] says why not; except for [`Error::Store`], nothing has happened.
@@ -155,13 +258,15 @@ impl Approvals {
     /// # Cancel safety
     /// Dropped half-way, the job may have been denied.
     pub async fn reject(&self, id: &JobId, verdict: &Verdict) -> Result<(), Error> {
+        if verdict.by.starts_with(tally::RESERVED) {
+            return Err(Error::Reserved);
+        }
         for _ in 0..TRIES {
             let record = self.waiting(id).await?;
-            let (snapshot, hash) = record
-                .decision
-                .as_ref()
-                .map(|decision| (decision.policy_snapshot.clone(), decision.job_hash.clone()))
-                .unwrap_or_default();
+            let asked = record.decision.as_ref().map_or(Asked { snapshot: "", hash: "" }, |d| Asked {
+                snapshot: &d.policy_snapshot,
+                hash: &d.job_hash,
+            });
             let message = match verdict.reason.as_str() {
                 "" => "approval rejected",
                 reason => reason,
@@ -172,7 +277,9 @@ impl Approvals {
                 ..TerminalDetail::default()
             };
             let mut change = self.change(&record, JobEvent::Deny);
-            change.approval = Some(self.approval(&record.principal, verdict, snapshot, hash));
+            let approval = self.approval(&record.principal, verdict, asked);
+            change.audit = Some(audit::verdict(audit::REJECT, &record, &approval, verdict, &Tally::of(&record)));
+            change.approval = Some(approval);
             change.outcome = Some(outcome.clone());
             change.dead_letter = true;
             if self.decide(change).await? {
@@ -182,7 +289,7 @@ impl Approvals {
                 return Ok(());
             }
         }
-        Err(Error::NotAwaiting)
+        Err(Error::Contended)
     }
 
     async fn waiting(&self, id: &JobId) -> Result<JobRecord, Error> {
@@ -194,27 +301,85 @@ impl Approvals {
         }
     }
 
-    /// The policy and the digest that the decision is about, if both still hold.
-    async fn judged(&self, record: &JobRecord, request: &JobRequest) -> Result<(String, String), Error> {
-        let decision = record.decision.as_ref().ok_or(Error::DecisionMissing)?;
-        if !decision.approval_required && decision.decision != Decision::RequireApproval {
-            return Err(Error::NotAwaiting);
+    /// Whether this principal may say yes to this job now.
+    fn admit(&self, record: &JobRecord, request: &JobRequest, tally: &Tally, verdict: &Verdict) -> Result<(), Error> {
+        if tally.expired(self.clock.now()) {
+            return Err(Error::Expired);
         }
-        if decision.job_hash.is_empty() {
-            return Err(Error::NoHash);
+        let own = match self.own {
+            SelfApproval::Unverified => verdict.verified,
+            SelfApproval::Never => true,
+            SelfApproval::Always => false,
+        };
+        if verdict.by.is_empty() {
+            let matters = tally.quorum > 1 || verdict.verified || self.own == SelfApproval::Never;
+            return if matters { Err(Error::Anonymous) } else { Ok(()) };
         }
-        let snapshot = decision.policy_snapshot.trim();
-        if snapshot.is_empty() {
-            return Err(Error::NoSnapshot);
+        let actor = request.meta.as_ref().map_or("", |meta| meta.actor_id.as_str());
+        if own && [&record.principal, &record.actor_id, &request.principal_id, actor].contains(&verdict.by.as_str()) {
+            return Err(Error::OwnJob);
         }
-        let active = self.kernel.snapshots().await?;
-        if active.first().map(|active| active.trim()) != Some(snapshot) {
-            return Err(Error::SnapshotChanged);
+        if tally.has(&verdict.by) {
+            return Err(Error::AlreadyVoted);
         }
-        if job_hash(request) != decision.job_hash {
-            return Err(Error::RequestChanged);
+        Ok(())
+    }
+
+    /// Counts one yes; the last that is needed lets the job go on. `None` if the job has changed but still waits.
+    async fn vote(
+        &self,
+        record: &JobRecord,
+        request: JobRequest,
+        asked: Asked<'_>,
+        tally: &Tally,
+        verdict: &Verdict,
+    ) -> Result<Option<Approved>, Error> {
+        let approval = self.approval(&request.principal_id, verdict, asked);
+        let approvals = tally.approvals().saturating_add(1);
+        let last = approvals >= tally.quorum;
+        let counted = tally.clone().with(&approval.by);
+        let mut change = self.change(record, if last { JobEvent::Approve } else { JobEvent::Vote });
+        let action = if last { audit::APPROVE } else { audit::VOTE };
+        change.audit = Some(audit::verdict(action, record, &approval, verdict, &counted));
+        change.vote = Some(approval.clone());
+        let mut news = None;
+        if last {
+            let (request, message_id) = granted(request, &verdict.reason, &verdict.note);
+            let request = Arc::new(request);
+            change.request = RequestWrite::Replace(Arc::clone(&request));
+            change.approval = Some(approval);
+            news = Some((request, message_id));
         }
-        Ok((snapshot.to_owned(), decision.job_hash.clone()))
+        let state = change.event.target();
+        if !self.decide(change).await? {
+            return Ok(None);
+        }
+        if let Some((request, message_id)) = news {
+            let trace = record.trace_id.as_ref();
+            self.service.announce_again(&request, trace, message_id).await;
+        }
+        Ok(Some(Approved {
+            job_id: record.id.clone(),
+            trace_id: record.trace_id.clone(),
+            approvals,
+            quorum: tally.quorum,
+            state,
+        }))
+    }
+
+    /// Sends the job back to be judged by the policy that is in force now, unless somebody else was quicker. If that fails,
+    /// the next approval tries again.
+    async fn judge_again(&self, record: &JobRecord, request: &JobRequest) {
+        match self.decide(self.change(record, JobEvent::Rejudge)).await {
+            Ok(true) => {
+                let message_id = format!("jobreq:{}:rejudge:{}", subjects::SUBMIT, uuid::Uuid::new_v4());
+                self.service
+                    .announce_again(request, record.trace_id.as_ref(), message_id)
+                    .await;
+            }
+            Ok(false) | Err(Error::NotAwaiting) => {}
+            Err(error) => warn!(job_id = %record.id, error = %chain(&error), "a job could not be sent back to policy"),
+        }
     }
 
     fn change(&self, record: &JobRecord, event: JobEvent) -> Change {
@@ -223,21 +388,15 @@ impl Approvals {
         change
     }
 
-    fn approval(
-        &self,
-        principal: &str,
-        verdict: &Verdict,
-        policy_snapshot: String,
-        job_hash: String,
-    ) -> ApprovalRecord {
+    fn approval(&self, principal: &str, verdict: &Verdict, asked: Asked<'_>) -> ApprovalRecord {
         ApprovalRecord {
             by: if verdict.by.is_empty() { principal } else { &verdict.by }.to_owned(),
             role: verdict.role.clone(),
             at: self.clock.now(),
             reason: verdict.reason.clone(),
             note: verdict.note.clone(),
-            policy_snapshot,
-            job_hash,
+            policy_snapshot: asked.snapshot.to_owned(),
+            job_hash: asked.hash.to_owned(),
         }
     }
 
@@ -257,15 +416,43 @@ impl Approvals {
     }
 }
 
+/// Whether policy asks people by this decision.
+pub(crate) fn asks(decision: &DecisionRecord) -> bool {
+    decision.approval_required || decision.decision == Decision::RequireApproval
+}
+
+/// What the decision asks people to approve.
+fn asked(decision: Option<&DecisionRecord>) -> Result<Asked<'_>, Error> {
+    let decision = decision.ok_or(Error::DecisionMissing)?;
+    if !asks(decision) {
+        return Err(Error::NotAwaiting);
+    }
+    if decision.job_hash.is_empty() {
+        return Err(Error::NoHash);
+    }
+    match decision.policy_snapshot.trim() {
+        "" => Err(Error::NoSnapshot),
+        snapshot => Ok(Asked {
+            snapshot,
+            hash: &decision.job_hash,
+        }),
+    }
+}
+
+/// Whether the policy in force is this one.
+fn is_active(active: &[String], snapshot: &str) -> bool {
+    active.first().map(|active| active.trim()) == Some(snapshot.trim())
+}
+
 /// The request with the marks of an approval, and what de-duplicates it on the bus: the first submit of this job may
 /// still be within the broker's window.
-fn granted(mut request: JobRequest, verdict: &Verdict) -> (JobRequest, String) {
+fn granted(mut request: JobRequest, reason: &str, note: &str) -> (JobRequest, String) {
     let mark = format!("approval:{}", uuid::Uuid::new_v4());
     let message_id = format!("jobreq:{}:{mark}", subjects::SUBMIT);
     for (name, value) in [
         (labels::APPROVAL_GRANTED, "true"),
-        (labels::APPROVAL_REASON, &verdict.reason),
-        (labels::APPROVAL_NOTE, &verdict.note),
+        (labels::APPROVAL_REASON, reason),
+        (labels::APPROVAL_NOTE, note),
         (labels::BUS_MSG_ID, &mark),
     ] {
         if !value.is_empty() {

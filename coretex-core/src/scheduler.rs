@@ -4,6 +4,7 @@
 //! The decisions are pure ([`place`], [`Parked`]); this is the shell around them. Any number of schedulers may run on one
 //! bus and one store: every change of a job is a compare-and-set, so that of two that try the same, one wins.
 
+mod approvals;
 mod decide;
 mod desk;
 mod effective;

@@ -251,9 +251,8 @@ impl Demo {
             };
             let verdict = |reason: &str| Verdict {
                 by: whoami(),
-                role: String::new(),
                 reason: reason.to_owned(),
-                note: String::new(),
+                ..Verdict::default()
             };
             match answer {
                 Answer::Yes if self.args.yes => drop(self.approvals.approve(id, &verdict("demo --yes")).await?),

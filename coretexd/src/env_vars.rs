@@ -62,6 +62,8 @@ env_vars! {
     CORS_ALLOW_ORIGINS_CORETEX = "CORETEX_CORS_ALLOW_ORIGINS";
     /// Origins that browsers may call from. Third of the three.
     CORS_ALLOW_ORIGINS = "CORS_ALLOW_ORIGINS";
+    /// Who may approve their own jobs: `unverified` (default: callers whose key does not say who they are), `never`, `always`.
+    APPROVAL_SELF = "APPROVAL_SELF";
     /// The tenant of requests that name none (default `default`).
     TENANT_ID = "TENANT_ID";
     /// Which topics go to which pools (default `config/pools.yaml`).

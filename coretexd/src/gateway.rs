@@ -151,7 +151,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway over these services. It reports not ready once `draining` is cancelled.
-    pub fn new(services: Services, settings: &HttpSettings, draining: CancellationToken) -> Self {
+    pub fn new(mut services: Services, settings: &HttpSettings, draining: CancellationToken) -> Self {
+        services.approvals = services.approvals.with_self_approval(settings.self_approval.into());
         Self {
             app: Arc::new(App {
                 services,
@@ -178,10 +179,12 @@ impl Gateway {
             .route("/api/v1/jobs/{id}", get(jobs::detail))
             .route("/api/v1/jobs/{id}/decisions", get(jobs::decisions))
             .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
+            .route("/api/v1/jobs/{id}/remediate", post(jobs::remediate))
             .route("/api/v1/decisions", get(decisions::list))
             .route("/api/v1/memory", get(memory::get))
             .route("/api/v1/traces/{id}", get(traces::get))
             .route("/api/v1/approvals", get(approvals::list))
+            .route("/api/v1/approvals/{job_id}", get(approvals::show))
             .route("/api/v1/approvals/{job_id}/approve", post(approvals::approve))
             .route("/api/v1/approvals/{job_id}/reject", post(approvals::reject))
             .route("/api/v1/audit", get(audit::list))

@@ -71,6 +71,29 @@ pub enum WorkerLostAction {
     Redispatch,
 }
 
+/// Who may approve their own jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SelfApproval {
+    /// Only callers whose key does not say who they are.
+    #[default]
+    Unverified,
+    /// Nobody.
+    Never,
+    /// Everybody.
+    Always,
+}
+
+impl From<SelfApproval> for coretex_core::approvals::SelfApproval {
+    fn from(setting: SelfApproval) -> Self {
+        match setting {
+            SelfApproval::Unverified => Self::Unverified,
+            SelfApproval::Never => Self::Never,
+            SelfApproval::Always => Self::Always,
+        }
+    }
+}
+
 /// Where embedded mode keeps its data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -184,6 +207,8 @@ pub struct HttpSettings {
     pub rate_limit: Option<RateLimit>,
     /// Which browser origins may call.
     pub origins: Origins,
+    /// Who may approve their own jobs.
+    pub self_approval: SelfApproval,
 }
 
 /// The scheduler's part.
@@ -627,6 +652,10 @@ fn http(flags: &Flags, layers: &mut Layers<'_>, file: file::HttpSection) -> Opti
     .or_else(|| file.allowed_origins.map(|list| list.join(",")))
     .map_or(Origins::SameHost, |text| Origins::parse(&text));
 
+    let self_approval = layers
+        .choice(env_vars::APPROVAL_SELF)
+        .or(file.self_approval)
+        .unwrap_or_default();
     Some(HttpSettings {
         addr: http_addr?,
         metrics_addr: metrics_addr?,
@@ -635,5 +664,6 @@ fn http(flags: &Flags, layers: &mut Layers<'_>, file: file::HttpSection) -> Opti
         insecure_open,
         rate_limit: (rps > 0 && burst > 0).then_some(RateLimit { rps, burst }),
         origins,
+        self_approval,
     })
 }

@@ -1,6 +1,7 @@
 //! What can be done with jobs, whoever asks: submit, cancel, look up, list. See `docs/spec/http.md` §5–8.
 
 mod list;
+mod remediate;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 pub use list::{JobFilter, JobPage, LIST_LIMIT_MAX, NextCursor, parse_cursor, parse_lower_bound, parse_upper_bound};
+pub use remediate::{RemediateError, Remediated, Remediator};
 pub use submit::{Invalid, SubmitError, SubmitRequest, Submitted};
 
 use super::{Change, DecisionRecord, JobEvent, JobRecord, JobState, JobStore, JobStoreExt, Outcome, TerminalDetail};
@@ -168,8 +170,8 @@ impl JobService {
         }
     }
 
-    /// Publishes a job that people have approved.
-    pub(crate) async fn announce_approved(&self, request: &JobRequest, trace: Option<&TraceId>, message_id: String) {
+    /// Publishes a job that waited for people, and is for the schedulers again.
+    pub(crate) async fn announce_again(&self, request: &JobRequest, trace: Option<&TraceId>, message_id: String) {
         let trace = trace.map_or("", TraceId::as_str);
         self.announce_submit(request, trace, subjects::GATEWAY, message_id)
             .await;

@@ -235,8 +235,8 @@ impl JobEvent {
         const WAITING: StateSet = StateSet::of(&[Pending, ApprovalRequired]);
         match self {
             Self::Submit => StateSet::ABSENT,
-            Self::Park => StateSet::ABSENT.or(StateSet::of(&[Pending])),
-            Self::RequireApproval => StateSet::ABSENT.or(WAITING),
+            // Not from APPROVAL_REQUIRED: a message that comes twice must not make people start again.
+            Self::Park | Self::RequireApproval => StateSet::ABSENT.or(StateSet::of(&[Pending])),
             Self::Vote | Self::Rejudge | Self::Approve => StateSet::of(&[ApprovalRequired]),
             Self::Deny | Self::Fail => StateSet::ABSENT.or(WAITING).or(StateSet::of(&[JobState::Scheduled])),
             // SCHEDULED: a reference scheduler died between its three commits.

@@ -12,6 +12,8 @@ pub const APPROVAL_REASON: &str = "approval_reason";
 pub const APPROVAL_NOTE: &str = "approval_note";
 /// Makes two submissions of one job id two messages for the broker.
 pub const BUS_MSG_ID: &str = "coretex.bus_msg_id";
+/// The job that was refused, on the one that was asked for in its place.
+pub const REMEDIATION_OF: &str = "remediation_of";
 /// `true` on a job that may run twice.
 pub const IDEMPOTENT: &str = "coretex.idempotent";
 
@@ -20,10 +22,11 @@ pub const WORKER_DIRECT: &str = "coretex.direct";
 /// On a worker: it confirms the jobs it takes, and suppresses duplicates.
 pub const WORKER_CONFIRMS: &str = "coretex.confirms";
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "dlq_entry",
     "dry_run",
     "node_id",
+    REMEDIATION_OF,
     "retry",
     "retry_of_job",
     "run_id",

@@ -5,14 +5,13 @@ use std::sync::atomic::Ordering;
 
 use super::Inner;
 use super::desk::Item;
+use crate::approvals;
 use crate::error::chain;
-use crate::jobs::{Decision, DecisionRecord, JobRecord, PendingReason};
+use crate::jobs::{Decision, DecisionRecord, JobRecord, JobStoreExt as _, PendingReason};
 use crate::protocol::agent::{JobRequest, PolicyCheckRequest};
+use crate::protocol::constraints::ENV_EFFECTIVE_CONFIG;
 use crate::protocol::{TenantId, constraints, job_hash};
 use crate::time::Timestamp;
-
-/// The environment variable that carries the merged configuration.
-pub(super) const ENV_EFFECTIVE_CONFIG: &str = "CORETEX_EFFECTIVE_CONFIG";
 
 /// What follows from the judgement.
 #[derive(Debug)]
@@ -53,16 +52,13 @@ pub(super) fn claims_approval(request: &JobRequest) -> bool {
         .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
 }
 
-/// The decision that lets an approved job run: people said yes to exactly this request, under the policy that asked them.
+/// The decision that lets an approved job run: people said yes to exactly this request, under the policy that asked them,
+/// and enough of them. It lets this one job run, also after it was handed back; a copy under another id has no approval.
 fn approved(request: &JobRequest, record: &JobRecord, now: Timestamp) -> Option<DecisionRecord> {
-    let asked = record.decision.as_ref().filter(|asked| !asked.job_hash.is_empty())?;
-    let answer = record.approval.as_ref().filter(|answer| answer.at > Timestamp::ZERO)?;
-    let was_asked = asked.approval_required || asked.decision == Decision::RequireApproval;
+    let asked = record.decision.as_ref()?;
     let already_granted = asked.reason == GRANTED && asked.decision == Decision::Allow;
-    if !(was_asked || already_granted) || answer.job_hash != asked.job_hash {
-        return None;
-    }
-    (job_hash(request) == asked.job_hash).then(|| DecisionRecord {
+    let grants = (approvals::asks(asked) || already_granted) && approvals::is_granted(record);
+    (grants && job_hash(request) == asked.job_hash).then(|| DecisionRecord {
         decision: Decision::Allow,
         reason: GRANTED.to_owned(),
         approval_required: false,
@@ -90,41 +86,30 @@ impl Inner {
                 };
             }
         };
+        let question = Arc::new(question(request, &tenant, config.as_deref()));
         let granted = record
             .filter(|_| claims_approval(request))
             .and_then(|record| approved(request, record, now));
         let mut decision = match granted {
             Some(decision) => decision,
-            None => match self
-                .parts
-                .kernel
-                .check(&question(request, &tenant, config.as_deref()), now)
-                .await
-            {
+            None => match self.ask_policy(item, record, &question, now).await {
                 Ok(decision) => decision,
-                Err(error) if self.options.deny_without_policy => DecisionRecord {
-                    reason: format!("safety kernel error: {}", chain(&error)),
-                    ..DecisionRecord::new(Decision::Deny, now)
-                },
-                Err(error) => {
-                    self.unjudged.store(true, Ordering::Relaxed);
+                Err(why) => {
                     return Verdict::Hold {
                         decision: None,
                         reason: PendingReason::SafetyUnavailable,
-                        why: chain(&error),
+                        why,
                     };
                 }
             },
         };
-        if self.unjudged.load(Ordering::Relaxed) {
-            self.unjudged.store(false, Ordering::Relaxed);
-        }
         if decision.approval_required && matches!(decision.decision, Decision::Allow | Decision::AllowWithConstraints) {
             decision.decision = Decision::RequireApproval;
         }
-        if decision.approval_required || decision.decision == Decision::RequireApproval {
+        if approvals::asks(&decision) {
             decision.job_hash = job_hash(request);
         }
+        decision.input = Some(question);
         match decision.decision {
             Decision::Allow | Decision::AllowWithConstraints => {
                 let outgoing = Box::new(outgoing(request, &decision, config.as_deref()));
@@ -143,6 +128,42 @@ impl Inner {
                     why,
                 }
             }
+        }
+    }
+
+    /// Asks policy. The error says why there is no answer that could be acted on.
+    async fn ask_policy(
+        &self,
+        item: &Item,
+        record: Option<&JobRecord>,
+        question: &PolicyCheckRequest,
+        now: Timestamp,
+    ) -> Result<DecisionRecord, String> {
+        let decision = match self.parts.kernel.check(question, now).await {
+            Ok(decision) => decision,
+            Err(error) if self.options.deny_without_policy => DecisionRecord {
+                reason: format!("safety kernel error: {}", chain(&error)),
+                ..DecisionRecord::new(Decision::Deny, now)
+            },
+            Err(error) => {
+                self.unjudged.store(true, Ordering::Relaxed);
+                return Err(chain(&error));
+            }
+        };
+        if self.unjudged.load(Ordering::Relaxed) {
+            self.unjudged.store(false, Ordering::Relaxed);
+        }
+        if record.is_some() || !approvals::asks(&decision) {
+            return Ok(decision);
+        }
+        // Policy wants people, and they may have said yes already: a message of before then comes without the mark.
+        match self.parts.stores.jobs.get(&item.id).await {
+            Ok(record) => Ok(record
+                .and_then(|record| approved(&item.request, &record, now))
+                .unwrap_or(decision)),
+            Err(error) if error.is_retryable() => Err(format!("approvals could not be read: {}", chain(&error))),
+            // An approval that cannot be read counts for nothing: never a yes by accident.
+            Err(_) => Ok(decision),
         }
     }
 

@@ -41,6 +41,9 @@ impl Inner {
             if let Err(error) = self.expire_deadlines().await {
                 warn!(error = %chain(&error), "deadlines could not be looked at");
             }
+            if let Err(error) = self.expire_approvals().await {
+                warn!(error = %chain(&error), "the time of approvals could not be looked at");
+            }
             let interval = self.timeouts.load().scan_interval;
             if last_scan.elapsed() >= interval {
                 last_scan = tokio::time::Instant::now();

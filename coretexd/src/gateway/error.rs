@@ -6,7 +6,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIO
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use coretex_core::error::{StoreError, chain};
-use coretex_core::jobs::service::{Invalid, SubmitError};
+use coretex_core::jobs::service::{Invalid, RemediateError, SubmitError};
 use serde::Serialize;
 use tracing::error;
 
@@ -231,17 +231,42 @@ impl From<coretex_core::approvals::Error> for ApiError {
         let (status, code) = match error {
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Error::RequestMissing => (StatusCode::NOT_FOUND, "request_not_found"),
+            Error::NoApproval => (StatusCode::NOT_FOUND, "approval_not_found"),
             Error::NotAwaiting => (StatusCode::CONFLICT, "not_awaiting_approval"),
             Error::NoHash => (StatusCode::CONFLICT, "no_job_hash"),
             Error::NoSnapshot => (StatusCode::CONFLICT, "no_policy_snapshot"),
             Error::SnapshotChanged => (StatusCode::CONFLICT, "policy_changed"),
             Error::RequestChanged => (StatusCode::CONFLICT, "request_changed"),
+            Error::AlreadyVoted => (StatusCode::CONFLICT, "already_voted"),
+            Error::Expired => (StatusCode::CONFLICT, "approval_expired"),
+            Error::Contended => (StatusCode::CONFLICT, "contended"),
+            Error::Anonymous => (StatusCode::BAD_REQUEST, "principal_required"),
+            Error::Reserved => (StatusCode::BAD_REQUEST, "principal_reserved"),
+            Error::OwnJob => (StatusCode::FORBIDDEN, "self_approval"),
             Error::DecisionMissing => (StatusCode::SERVICE_UNAVAILABLE, "decision_unavailable"),
             Error::Kernel(source) => {
                 error!(error = %chain(&source), "policy cannot be asked");
                 (StatusCode::SERVICE_UNAVAILABLE, "policy_unavailable")
             }
             Error::Store(source) => return source.into(),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        Self::new(status, code, text)
+    }
+}
+
+impl From<RemediateError> for ApiError {
+    fn from(error: RemediateError) -> Self {
+        let text = error.to_string();
+        let (status, code) = match error {
+            RemediateError::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            RemediateError::RequestMissing => (StatusCode::NOT_FOUND, "request_not_found"),
+            RemediateError::Unknown { .. } => (StatusCode::NOT_FOUND, "remediation_not_found"),
+            RemediateError::NotRefused(_) => (StatusCode::CONFLICT, "not_refused"),
+            RemediateError::NoneOffered => (StatusCode::CONFLICT, "no_remediation"),
+            RemediateError::BadTopic { .. } => (StatusCode::CONFLICT, "invalid_remediation"),
+            RemediateError::Ambiguous { .. } => return Self::invalid("remediation_id", text),
+            RemediateError::Store(source) => return source.into(),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         Self::new(status, code, text)

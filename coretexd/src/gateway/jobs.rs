@@ -9,12 +9,13 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use coretex_core::jobs::JobState;
 use coretex_core::jobs::service::{
-    Cancelled, JobFilter, JobPage, NextCursor, SubmitRequest, parse_cursor, parse_lower_bound, parse_upper_bound,
+    Cancelled, JobFilter, JobPage, NextCursor, Remediator, SubmitRequest, parse_cursor, parse_lower_bound, parse_upper_bound,
 };
 use coretex_core::protocol::{JobId, TraceId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::auth::Caller;
 use super::body::Limited;
 use super::error::ApiError;
 use super::query::Query;
@@ -87,11 +88,11 @@ impl From<SubmitBody> for SubmitRequest {
     }
 }
 
-/// The answer to a submit and to an approve.
+/// The answer to a submit.
 #[derive(Serialize)]
-pub(super) struct Accepted<'a> {
-    pub(super) job_id: &'a str,
-    pub(super) trace_id: &'a str,
+struct Accepted<'a> {
+    job_id: &'a str,
+    trace_id: &'a str,
 }
 
 /// `POST /api/v1/jobs`.
@@ -173,6 +174,49 @@ pub(super) async fn decisions(
 ) -> Result<Response, ApiError> {
     let decisions = app.services.jobs.decisions(&job_id(&id)?, query.limit(50)).await?;
     Ok(json::ok(&decisions.iter().map(DecisionEntry::from).collect::<Vec<_>>()))
+}
+
+json::request! {
+    struct RemediateBody {
+        remediation_id: String,
+    }
+}
+
+/// `POST /api/v1/jobs/{id}/remediate`.
+pub(super) async fn remediate(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    caller: Caller,
+    Limited(body): Limited,
+) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        job_id: &'a str,
+        trace_id: &'a str,
+        remediation_id: &'a str,
+        remediation_of: &'a str,
+    }
+
+    let body: RemediateBody = json::read_optional(&body, "invalid body")?;
+    let id = job_id(&id)?;
+    let who = Remediator {
+        by: caller.id,
+        role: caller.role,
+    };
+    let (jobs, from) = (app.services.jobs.clone(), id.clone());
+    let remediated = app
+        .write(async move {
+            jobs.remediate(&from, &body.remediation_id, &who)
+                .await
+                .map_err(ApiError::from)
+        })
+        .await?;
+    Ok(json::ok(&Answer {
+        job_id: remediated.job_id.as_str(),
+        trace_id: remediated.trace_id.as_ref().map_or("", TraceId::as_str),
+        remediation_id: &remediated.remediation_id,
+        remediation_of: id.as_str(),
+    }))
 }
 
 /// `POST /api/v1/jobs/{id}/cancel`.

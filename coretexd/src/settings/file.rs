@@ -52,6 +52,8 @@ pub struct HttpSection {
     pub keys_file: Option<PathBuf>,
     /// Whether to serve other machines without an API key.
     pub insecure_open: Option<bool>,
+    /// Who may approve their own jobs.
+    pub self_approval: Option<super::SelfApproval>,
 }
 
 /// `nats:`

@@ -12,7 +12,7 @@ use coretex_core::platform::Platform;
 use coretex_core::policy::LocalKernel;
 use coretex_core::protocol::{JobId, TenantId, job_hash};
 use coretexd::gateway::{Gateway, Services};
-use coretexd::settings::{HttpSettings, Origins, RateLimit, Secret};
+use coretexd::settings::{HttpSettings, Origins, RateLimit, Secret, SelfApproval};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -56,6 +56,7 @@ pub(crate) fn settings() -> HttpSettings {
         insecure_open: false,
         rate_limit: None,
         origins: Origins::SameHost,
+        self_approval: SelfApproval::default(),
     }
 }
 

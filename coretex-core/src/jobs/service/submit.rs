@@ -228,7 +228,7 @@ impl JobService {
     }
 
     /// Stores the job; the earlier job if its key is taken. A lost answer is asked for again, which the id makes safe.
-    async fn admit(&self, job: NewJob) -> Result<Option<(JobId, Option<TraceId>)>, StoreError> {
+    pub(super) async fn admit(&self, job: NewJob) -> Result<Option<(JobId, Option<TraceId>)>, StoreError> {
         let id = job.id.clone();
         let mut repeated = false;
         loop {

@@ -46,16 +46,7 @@ fn the_table_of_moves() {
         ),
         (
             Some(S::ApprovalRequired),
-            &[
-                E::RequireApproval,
-                E::Vote,
-                E::Rejudge,
-                E::Approve,
-                E::Deny,
-                E::Fail,
-                E::Cancel,
-                E::Expire,
-            ],
+            &[E::Vote, E::Rejudge, E::Approve, E::Deny, E::Fail, E::Cancel, E::Expire],
         ),
         (
             Some(S::Scheduled),

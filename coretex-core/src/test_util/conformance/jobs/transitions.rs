@@ -319,12 +319,6 @@ pub async fn parking_keeps_the_place(fixture: &Fixture) {
     assert_eq!((record.pending, record.owner), (park.pending, park.owner));
     assert_eq!(record.decision, park.decision);
     assert_eq!(fixture.jobs.events(&id).await.expect("events").len(), 1);
-
-    let waiting = scene.job("waiting");
-    let revision = reach(fixture, &waiting, JobState::ApprovalRequired, scene.at(0)).await;
-    let again = apply(fixture, change(&waiting, JobEvent::RequireApproval, scene.at(10))).await;
-    assert_eq!(again.revision, revision);
-    assert_eq!(fixture.jobs.events(&waiting).await.expect("events").len(), 2);
 }
 
 /// Several changes of one job in one call.
