@@ -154,7 +154,9 @@ pub struct Approvals {
 
 impl fmt::Debug for Approvals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Approvals").field("own", &self.own).finish_non_exhaustive()
+        f.debug_struct("Approvals")
+            .field("own", &self.own)
+            .finish_non_exhaustive()
     }
 }
 
@@ -214,7 +216,7 @@ impl Approvals {
             request => request.unwrap_or_default(),
         };
         let stale = active.ok().map(|active| !is_active(&active, &decision.policy_snapshot));
-        Ok(Case { request, stale, record })
+        Ok(Case { record, request, stale })
     }
 
     /// Says yes. The job goes on once as many principals have said so as policy asked for.
@@ -263,10 +265,13 @@ impl Approvals {
         }
         for _ in 0..TRIES {
             let record = self.waiting(id).await?;
-            let asked = record.decision.as_ref().map_or(Asked { snapshot: "", hash: "" }, |d| Asked {
-                snapshot: &d.policy_snapshot,
-                hash: &d.job_hash,
-            });
+            let asked = record
+                .decision
+                .as_ref()
+                .map_or(Asked { snapshot: "", hash: "" }, |d| Asked {
+                    snapshot: &d.policy_snapshot,
+                    hash: &d.job_hash,
+                });
             let message = match verdict.reason.as_str() {
                 "" => "approval rejected",
                 reason => reason,
@@ -278,7 +283,13 @@ impl Approvals {
             };
             let mut change = self.change(&record, JobEvent::Deny);
             let approval = self.approval(&record.principal, verdict, asked);
-            change.audit = Some(audit::verdict(audit::REJECT, &record, &approval, verdict, &Tally::of(&record)));
+            change.audit = Some(audit::verdict(
+                audit::REJECT,
+                &record,
+                &approval,
+                verdict,
+                &Tally::of(&record),
+            ));
             change.approval = Some(approval);
             change.outcome = Some(outcome.clone());
             change.dead_letter = true;

@@ -27,6 +27,16 @@ impl Api {
             value.set_sensitive(true);
             headers.insert("x-api-key", value);
         }
+        for (name, what, value) in [
+            ("x-principal-id", "the principal", &settings.principal),
+            ("x-principal-role", "the role", &settings.role),
+        ] {
+            if let Some(value) = value {
+                let value = header::HeaderValue::from_str(value)
+                    .map_err(|_| Failure::usage(format!("{what} holds characters that no HTTP header may hold")))?;
+                headers.insert(name, value);
+            }
+        }
         let http = Client::builder()
             .user_agent(concat!("coretexctl/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)

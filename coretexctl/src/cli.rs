@@ -60,6 +60,20 @@ pub(crate) struct Global {
         help = "The API key [env: CORETEX_API_KEY, CORETEX_SUPER_SECRET_API_TOKEN, API_KEY]"
     )]
     pub(crate) api_key: Option<String>,
+    #[arg(
+        long = "as",
+        global = true,
+        value_name = "PRINCIPAL",
+        help = "Who you are, if your key does not say so [env: CORETEX_PRINCIPAL_ID]"
+    )]
+    pub(crate) as_principal: Option<String>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "ROLE",
+        help = "In which role, if your key does not say so [env: CORETEX_PRINCIPAL_ROLE]"
+    )]
+    pub(crate) as_role: Option<String>,
     /// How data is printed
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) output: Format,

@@ -11,6 +11,9 @@ use crate::failure::Failure;
 pub(crate) const API_VARIABLES: [&str; 2] = ["CORETEX_API_BASE", "CORETEX_GATEWAY"];
 /// The variables with the API key, first one set wins.
 pub(crate) const KEY_VARIABLES: [&str; 3] = ["CORETEX_API_KEY", "CORETEX_SUPER_SECRET_API_TOKEN", "API_KEY"];
+/// The variables with the identity that a key without one of its own lets one assert.
+pub(crate) const PRINCIPAL_VARIABLE: &str = "CORETEX_PRINCIPAL_ID";
+pub(crate) const ROLE_VARIABLE: &str = "CORETEX_PRINCIPAL_ROLE";
 /// Where a daemon listens by default.
 pub(crate) const DEFAULT_API: &str = "http://localhost:8081";
 
@@ -18,6 +21,8 @@ pub(crate) const DEFAULT_API: &str = "http://localhost:8081";
 pub(crate) struct Settings {
     pub(crate) api: Url,
     pub(crate) key: Option<String>,
+    pub(crate) principal: Option<String>,
+    pub(crate) role: Option<String>,
     pub(crate) timeout: Duration,
 }
 
@@ -49,9 +54,16 @@ impl Settings {
             .map(clean)
             .filter(|key| !key.is_empty())
             .or_else(|| first(&KEY_VARIABLES));
+        let said = |flag: Option<&str>, variable: &str| {
+            flag.map(clean)
+                .filter(|text| !text.is_empty())
+                .or_else(|| first(&[variable]))
+        };
         Ok(Self {
             api,
             key,
+            principal: said(global.as_principal.as_deref(), PRINCIPAL_VARIABLE),
+            role: said(global.as_role.as_deref(), ROLE_VARIABLE),
             timeout: global.timeout,
         })
     }
@@ -82,6 +94,8 @@ mod tests {
         Global {
             api: api.map(str::to_owned),
             api_key: key.map(str::to_owned),
+            as_principal: None,
+            as_role: None,
             output: crate::output::Format::Table,
             no_color: false,
             timeout: Duration::from_secs(15),

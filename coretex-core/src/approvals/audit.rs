@@ -48,7 +48,10 @@ pub(super) fn expiry(record: &JobRecord, tally: &Tally, now: Timestamp) -> Audit
 }
 
 fn about(entry: AuditRecord, record: &JobRecord, tally: &Tally) -> AuditRecord {
-    let rule = record.decision.as_ref().map_or("", |decision| decision.rule_id.as_str());
+    let rule = record
+        .decision
+        .as_ref()
+        .map_or("", |decision| decision.rule_id.as_str());
     entry
         .with("rule_id", rule)
         .with("topic", record.topic.as_str())

@@ -133,13 +133,28 @@ fn the_end_of_the_time() {
 
     let denies = waiting(2, Some(60), OnExpiry::Deny);
     assert_eq!(end(&denies, None, None, 59), None, "not yet");
-    assert_eq!(end(&denies, None, None, 60), Some(JobEvent::Deny), "at the end, whatever policy says");
-    assert_eq!(end(&waiting(1, None, OnExpiry::Deny), None, None, 1_000_000), None, "for ever");
+    assert_eq!(
+        end(&denies, None, None, 60),
+        Some(JobEvent::Deny),
+        "at the end, whatever policy says"
+    );
+    assert_eq!(
+        end(&waiting(1, None, OnExpiry::Deny), None, None, 1_000_000),
+        None,
+        "for ever"
+    );
 
     let allows = waiting(2, Some(60), OnExpiry::Allow);
     assert_eq!(end(&allows, Some(request()), Some(&active), 59), None);
-    assert_eq!(end(&allows, Some(request()), Some(&active), 60), Some(JobEvent::Approve));
-    assert_eq!(end(&allows, Some(request()), None, 60), None, "nobody knows which policy is in force");
+    assert_eq!(
+        end(&allows, Some(request()), Some(&active), 60),
+        Some(JobEvent::Approve)
+    );
+    assert_eq!(
+        end(&allows, Some(request()), None, 60),
+        None,
+        "nobody knows which policy is in force"
+    );
     assert_eq!(end(&allows, Some(request()), Some(&newer), 60), Some(JobEvent::Rejudge));
     assert_eq!(end(&allows, Some(edited), Some(&active), 60), Some(JobEvent::Rejudge));
     assert_eq!(end(&allows, None, Some(&active), 60), Some(JobEvent::Rejudge));
@@ -159,7 +174,10 @@ fn an_expired_job_says_why_it_was_denied_and_is_on_record() {
     assert_eq!(outcome.error_message, "nobody decided in time (0 of 2 approvals)");
     assert!(change.dead_letter && change.approval.is_none());
     let audit = change.audit.expect("an audit record");
-    assert_eq!((audit.action.as_str(), audit.actor.as_str()), ("approval.expire", "policy:on_expiry"));
+    assert_eq!(
+        (audit.action.as_str(), audit.actor.as_str()),
+        ("approval.expire", "policy:on_expiry")
+    );
     assert_eq!(audit.detail["outcome"], "deny");
     assert_eq!(change.expected, Some(Revision(AT)));
 }

@@ -37,7 +37,15 @@ impl Inner {
 
     /// What becomes of these jobs.
     async fn approvals_over(&self, due: &[JobId], now: Timestamp) -> Result<Vec<Change>, StoreError> {
-        let records: Vec<JobRecord> = self.parts.stores.jobs.get_many(due).await?.into_iter().flatten().collect();
+        let records: Vec<JobRecord> = self
+            .parts
+            .stores
+            .jobs
+            .get_many(due)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
         let run: Vec<JobId> = records
             .iter()
             .filter(|record| Tally::of(record).on_expiry == OnExpiry::Allow)
@@ -51,7 +59,11 @@ impl Inner {
                 Err(error) => warn!(error = %chain(&error), "approvals are over, but policy cannot be asked"),
             }
             let read = self.read_requests(&run).await.unwrap_or_default();
-            requests.extend(run.into_iter().zip(read).filter_map(|(id, request)| Some((id, request?))));
+            requests.extend(
+                run.into_iter()
+                    .zip(read)
+                    .filter_map(|(id, request)| Some((id, request?))),
+            );
         }
         Ok(records
             .iter()

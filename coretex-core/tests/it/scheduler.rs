@@ -1,5 +1,6 @@
 //! The scheduler as others see it: packets in, packets out, records in the store. On every backend.
 
+mod approvals;
 mod scenarios;
 mod world;
 
@@ -7,10 +8,10 @@ mod world;
 macro_rules! on_backend {
     ($name:ident, $backend:expr) => {
         mod $name {
-            use super::scenarios;
+            use super::{approvals, scenarios};
             use super::world::Backend;
 
-            super::on_backend!(@tests $backend,
+            super::on_backend!(@tests scenarios, $backend,
                 a_job_lives_from_submit_to_success,
                 a_denied_job_is_a_dead_letter,
                 a_job_that_needs_approval_waits_for_people,
@@ -45,13 +46,23 @@ macro_rules! on_backend {
                 a_new_scheduler_calls_the_roll,
                 a_worker_that_was_not_known_yet_is_asked_when_it_is_heard_of,
             );
+            super::on_backend!(@tests approvals, $backend,
+                two_people_let_a_job_run,
+                a_rejected_job_is_a_dead_letter,
+                another_policy_judges_a_waiting_job_again,
+                an_edited_job_is_not_approved,
+                an_approval_is_for_one_job,
+                a_repeated_submission_keeps_the_votes,
+                what_nobody_decides_about_in_time_is_denied_or_runs,
+                of_many_approvers_as_many_count_as_are_needed,
+            );
         }
     };
-    (@tests $backend:expr, $($scenario:ident),* $(,)?) => {
+    (@tests $module:ident, $backend:expr, $($scenario:ident),* $(,)?) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $scenario() {
-                scenarios::$scenario($backend).await;
+                $module::$scenario($backend).await;
             }
         )*
     };

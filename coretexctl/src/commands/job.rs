@@ -4,6 +4,7 @@ mod cancel;
 mod explain;
 mod get;
 mod list;
+mod remediate;
 mod submit;
 mod watch;
 
@@ -25,6 +26,8 @@ pub(crate) enum Command {
     Watch(watch::Args),
     /// Stop a job
     Cancel(cancel::Args),
+    /// Ask again for a refused job in a safer way that policy offers
+    Remediate(remediate::Args),
     /// Say why a job was allowed, denied, placed where it was, or still waits
     #[command(visible_alias = "why")]
     Explain(explain::Args),
@@ -37,6 +40,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::List(args) => list::run(args, context).await,
         Command::Watch(args) => watch::run(args, context).await,
         Command::Cancel(args) => cancel::run(args, context).await,
+        Command::Remediate(args) => remediate::run(args, context).await,
         Command::Explain(args) => explain::run(args, context).await,
     }
 }

@@ -76,3 +76,47 @@ fn decisions_are_paged_until_there_are_enough() {
         "GET /api/v1/decisions?rule=r1&decision=DENY&limit=49&cursor=7.ag"
     );
 }
+
+#[test]
+fn a_vote_that_is_not_the_last_says_how_many_are_missing() {
+    let body = json!({"job_id": "j-1", "trace_id": "t", "approvals": 1, "quorum": 2, "state": "APPROVAL_REQUIRED"});
+    let server = Stub::start(move |_| (202, body.to_string()));
+    let done = server
+        .ctl(&["approval", "approve", "j-1", "--as", "ann", "--as-role", "secops"])
+        .assert()
+        .success();
+    assert_eq!(
+        stdout(&done),
+        "counted for j-1: 1 of 2 approvals\n  next: coretexctl approval show j-1\n"
+    );
+}
+
+#[test]
+fn an_approval_is_shown_with_votes_and_other_ways() {
+    let body = json!({
+        "job": {"id": "j-1", "state": "APPROVAL_REQUIRED", "principal": "bob"}, "approvals": 1, "quorum": 2, "stale": true,
+        "policy_snapshot": "v1", "policy_rule_id": "pair", "votes": [{"by": "ann", "at": 0, "reason": "fine"}],
+        "request": {"topic": "job.x", "labels": {"env": "prod"}},
+        "remediations": [{"id": "read", "title": "Read only", "summary": "reads instead"}]
+    });
+    let server = Stub::start(move |_| (200, body.to_string()));
+    let done = server.ctl(&["approval", "show", "j-1"]).assert().success();
+    let text = stdout(&done);
+    for part in [
+        "1 of 2",
+        "not in force any more",
+        "ann",
+        "env=prod",
+        "job remediate j-1 --remediation read",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    server
+        .ctl(&["job", "remediate", "j-1", "--remediation", "read"])
+        .assert()
+        .success();
+    let seen = server.seen();
+    assert_eq!(seen[0].line, "GET /api/v1/approvals/j-1");
+    assert_eq!(seen[1].line, "POST /api/v1/jobs/j-1/remediate");
+    assert_eq!(seen[1].body, json!({"remediation_id": "read"}));
+}

@@ -9,7 +9,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use coretex_core::jobs::JobState;
 use coretex_core::jobs::service::{
-    Cancelled, JobFilter, JobPage, NextCursor, Remediator, SubmitRequest, parse_cursor, parse_lower_bound, parse_upper_bound,
+    Cancelled, JobFilter, JobPage, NextCursor, Remediator, SubmitRequest, parse_cursor, parse_lower_bound,
+    parse_upper_bound,
 };
 use coretex_core::protocol::{JobId, TraceId};
 use serde::Serialize;

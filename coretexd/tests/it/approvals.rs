@@ -1,12 +1,15 @@
 //! docs/spec/http.md §8.
 
-use coretex_core::bus::SubscribeOptions;
-use coretex_core::jobs::{JobState, JobStoreExt as _};
-use coretex_core::protocol::agent::JobStatus;
-use coretex_core::protocol::agent::bus_packet::Payload;
-use coretex_core::protocol::{decode_packet, job_hash, subjects};
+use std::time::Duration;
 
-use crate::rig::Rig;
+use coretex_core::bus::SubscribeOptions;
+use coretex_core::jobs::{ApprovalTerms, JobState, JobStoreExt as _, OnExpiry};
+use coretex_core::protocol::agent::bus_packet::Payload;
+use coretex_core::protocol::agent::{JobStatus, PolicyRemediation};
+use coretex_core::protocol::{JobId, decode_packet, job_hash, subjects};
+use coretexd::settings::{HttpSettings, KeyEntry, KeyHash, KeyRole};
+
+use crate::rig::{Rig, settings};
 
 const ANN: [(&str, &str); 2] = [("x-principal-id", "ann"), ("x-principal-role", "secops")];
 
@@ -115,4 +118,126 @@ async fn a_rejection_ends_the_job() {
         rig.post("/api/v1/approvals/nobody/approve", "").await.brief(),
         (404, "job not found")
     );
+}
+
+/// docs/spec/approvals.md §3: those whose key says who they are do not approve their own jobs.
+#[tokio::test]
+async fn nobody_with_a_key_of_their_own_approves_their_own_job() {
+    let key = |principal: &str| KeyEntry {
+        hash: KeyHash::of(principal),
+        principal: principal.to_owned(),
+        roles: vec![KeyRole::Operator],
+    };
+    let rig = Rig::with(HttpSettings {
+        keys: vec![key("ann"), key("bob")],
+        ..settings()
+    })
+    .await;
+    let ann = [("x-api-key", "ann")];
+    // Whatever the headers say.
+    let bob = [("x-api-key", "bob"), ("x-principal-id", "ann")];
+    let answer = rig
+        .send("POST", "/api/v1/jobs", &ann, r#"{"prompt":"x","principal_id":"ann"}"#)
+        .await;
+    let id = JobId::try_new(answer.json()["job_id"].as_str().unwrap()).unwrap();
+    rig.ask_people(&id).await;
+    let path = format!("/api/v1/approvals/{id}/approve");
+    assert_eq!(
+        rig.send("POST", &path, &ann, "").await.brief(),
+        (403, "you cannot approve your own job")
+    );
+    let answer = rig.send("POST", &path, &bob, "").await;
+    assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
+    let record = rig.platform.stores.jobs.get(&id).await.unwrap().unwrap();
+    assert_eq!(record.approval.unwrap().by, "bob");
+}
+
+/// docs/spec/approvals.md §3, §9.
+#[tokio::test]
+async fn a_quorum_is_answered_vote_by_vote() {
+    let rig = Rig::new().await;
+    let id = rig.submit(r#"{"prompt":"x","labels":{"env":"prod"}}"#).await;
+    assert_eq!(
+        rig.get(&format!("/api/v1/approvals/{id}")).await.brief(),
+        (404, "approval not found")
+    );
+    rig.ask_people_with(&id, |decision| {
+        decision.terms = Some(ApprovalTerms {
+            quorum: 2,
+            expires_after: Some(Duration::from_secs(3_600)),
+            on_expiry: OnExpiry::Deny,
+        });
+    })
+    .await;
+    let path = format!("/api/v1/approvals/{id}/approve");
+    assert_eq!(rig.post(&path, "").await.status.as_u16(), 400, "nobody says who it is");
+    let first = rig.send("POST", &path, &ANN, r#"{"reason":"fine"}"#).await;
+    assert_eq!(first.status.as_u16(), 202, "{first:?}");
+    assert_eq!(
+        (&first.json()["approvals"], &first.json()["quorum"], &first.json()["state"]),
+        (&1.into(), &2.into(), &"APPROVAL_REQUIRED".into())
+    );
+    assert_eq!(
+        rig.send("POST", &path, &ANN, "").await.brief(),
+        (409, "already approved by this principal")
+    );
+    assert_eq!(
+        rig.send("POST", &path, &[("x-principal-id", "policy:on_expiry")], "")
+            .await
+            .status
+            .as_u16(),
+        400
+    );
+
+    let case = rig.get(&format!("/api/v1/approvals/{id}")).await.json();
+    assert_eq!((&case["approvals"], &case["stale"]), (&1.into(), &false.into()));
+    assert_eq!(case["votes"][0]["by"], "ann");
+    assert_eq!(case["votes"][0]["reason"], "fine");
+    assert_eq!(case["request"]["labels"]["env"], "prod");
+    assert!(case["expires_at"].as_i64().unwrap() > 0);
+    assert_eq!(rig.get("/api/v1/approvals").await.json()["items"][0]["quorum"], 2);
+
+    let last = rig.send("POST", &path, &[("x-principal-id", "bob")], "").await;
+    assert_eq!((last.status.as_u16(), &last.json()["state"]), (200, &"PENDING".into()));
+}
+
+/// docs/spec/approvals.md §8.
+#[tokio::test]
+async fn a_refused_job_is_asked_for_in_another_way() {
+    let rig = Rig::new().await;
+    let id = rig
+        .submit(r#"{"prompt":"drop it","topic":"job.write","labels":{"env":"prod"}}"#)
+        .await;
+    let path = format!("/api/v1/jobs/{id}/remediate");
+    assert_eq!(rig.post(&path, "").await.status.as_u16(), 409, "it may run");
+    let way = |way: &str, topic: &str| PolicyRemediation {
+        id: way.to_owned(),
+        replacement_topic: topic.to_owned(),
+        remove_labels: vec!["env".to_owned()],
+        ..PolicyRemediation::default()
+    };
+    rig.ask_people_with(&id, |decision| {
+        decision.remediations = vec![way("read", "job.read"), way("bad", "elsewhere")];
+    })
+    .await;
+    for (body, status) in [
+        ("{", 400),
+        ("", 400),
+        (r#"{"remediation_id":"nothing"}"#, 404),
+        (r#"{"remediation_id":"bad"}"#, 409),
+    ] {
+        assert_eq!(rig.post(&path, body).await.status.as_u16(), status, "{body}");
+    }
+    let answer = rig.post(&path, r#"{"remediation_id":"read"}"#).await;
+    assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
+    let again = rig.post(&path, r#"{"remediation_id":"read"}"#).await;
+    assert_eq!(again.json(), answer.json(), "the same remediation is one job");
+
+    let new = answer.json()["job_id"].as_str().unwrap().to_owned();
+    let detail = rig.get(&format!("/api/v1/jobs/{new}")).await.json();
+    assert_eq!((&detail["state"], &detail["topic"]), (&"PENDING".into(), &"job.read".into()));
+    assert_eq!(detail["labels"], serde_json::json!({"remediation_of": id.as_str()}));
+    assert_eq!(detail["context"]["prompt"], "drop it");
+    let old = rig.get(&format!("/api/v1/jobs/{id}")).await.json();
+    assert_eq!((&old["state"], &old["error_code"]), (&"CANCELLED".into(), &"remediated".into()));
 }

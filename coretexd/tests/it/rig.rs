@@ -142,10 +142,15 @@ impl Rig {
 
     /// Has policy ask for people, as the scheduler would.
     pub(crate) async fn ask_people(&self, id: &JobId) {
+        self.ask_people_with(id, |_| {}).await;
+    }
+
+    /// The same, with more in the decision.
+    pub(crate) async fn ask_people_with(&self, id: &JobId, tune: impl FnOnce(&mut DecisionRecord)) {
         let request = self.platform.stores.jobs.request(id).await.unwrap().unwrap();
         let now = self.platform.clock.now();
         let mut change = Change::new(id.clone(), JobEvent::RequireApproval, now);
-        change.decision = Some(DecisionRecord {
+        let mut decision = DecisionRecord {
             reason: "ask first".to_owned(),
             rule_id: "r1".to_owned(),
             policy_snapshot: self.platform.kernel.snapshots().await.unwrap().remove(0),
@@ -153,7 +158,9 @@ impl Rig {
             approval_ref: id.to_string(),
             job_hash: job_hash(&request),
             ..DecisionRecord::new(Decision::RequireApproval, now)
-        });
+        };
+        tune(&mut decision);
+        change.decision = Some(decision);
         self.apply(change).await;
     }
 

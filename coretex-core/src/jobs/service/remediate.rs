@@ -162,7 +162,11 @@ impl JobService {
             .unwrap_or_else(|| self.default_tenant.clone());
         // An input of the first job's own goes away with that job.
         let input = Pointer::context(&record.id);
-        let payload = if request.context_ptr.parse::<Pointer>().is_ok_and(|pointer| pointer == input) {
+        let payload = if request
+            .context_ptr
+            .parse::<Pointer>()
+            .is_ok_and(|pointer| pointer == input)
+        {
             self.payload(Some(&input)).await?
         } else {
             None
@@ -172,7 +176,11 @@ impl JobService {
         if payload.is_some() {
             request.context_ptr = Pointer::context(&id).to_string();
         }
-        request.meta.get_or_insert_with(JobMetadata::default).idempotency_key.clone_from(&key);
+        request
+            .meta
+            .get_or_insert_with(JobMetadata::default)
+            .idempotency_key
+            .clone_from(&key);
         let deadline = request
             .budget
             .and_then(|budget| u64::try_from(budget.deadline_ms).ok())
@@ -216,10 +224,13 @@ fn choose<'a>(record: &'a JobRecord, id: &str) -> Result<&'a PolicyRemediation, 
         (_, []) => return Err(RemediateError::NoneOffered),
         ("", [way]) => way,
         ("", _) => return Err(RemediateError::Ambiguous { offered: offered() }),
-        (id, ways) => ways.iter().find(|way| way.id == id).ok_or_else(|| RemediateError::Unknown {
-            asked: id.to_owned(),
-            offered: offered(),
-        })?,
+        (id, ways) => ways
+            .iter()
+            .find(|way| way.id == id)
+            .ok_or_else(|| RemediateError::Unknown {
+                asked: id.to_owned(),
+                offered: offered(),
+            })?,
     };
     if way.replacement_topic.is_empty() || way.replacement_topic.starts_with("job.") {
         Ok(way)
@@ -274,7 +285,12 @@ mod tests {
             job_id: "old".to_owned(),
             topic: "job.write".to_owned(),
             adapter_id: "a".to_owned(),
-            labels: text(&[("env", "prod"), ("keep", "1"), ("approval_granted", "true"), ("coretex.bus_msg_id", "m")]),
+            labels: text(&[
+                ("env", "prod"),
+                ("keep", "1"),
+                ("approval_granted", "true"),
+                ("coretex.bus_msg_id", "m"),
+            ]),
             env: text(&[("CORETEX_EFFECTIVE_CONFIG", "{}"), ("tenant_id", "t")]),
             meta: Some(JobMetadata {
                 capability: "db.write".to_owned(),
@@ -294,7 +310,10 @@ mod tests {
         let changed = changed(request, &old, &new, &way);
         assert_eq!((changed.job_id.as_str(), changed.topic.as_str()), ("new", "job.read"));
         assert_eq!(changed.adapter_id, "a");
-        assert_eq!(changed.labels, text(&[("dry_run", "true"), ("keep", "1"), ("remediation_of", "old")]));
+        assert_eq!(
+            changed.labels,
+            text(&[("dry_run", "true"), ("keep", "1"), ("remediation_of", "old")])
+        );
         assert_eq!(changed.env, text(&[("tenant_id", "t")]));
         let meta = changed.meta.expect("metadata");
         assert_eq!(meta.capability, "db.read");

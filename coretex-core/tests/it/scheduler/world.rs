@@ -6,20 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use coretex_core::approvals::Approvals;
 use coretex_core::backend::Stores;
 use coretex_core::backend::embedded::{self, EmbeddedStores, Location};
 use coretex_core::backend::in_process::InProcessBus;
 use coretex_core::backend::nats::{JetStreamOptions, NatsBus, Options as NatsOptions};
 use coretex_core::backend::redis::{RedisOptions, RedisStores};
 use coretex_core::bus::{Bus, Message, SubscribeOptions, Subscription};
-use coretex_core::jobs::{DecisionRecord, JobRecord, JobState, JobStoreExt};
+use coretex_core::jobs::service::JobService;
+use coretex_core::jobs::{ApprovalTerms, DecisionRecord, JobRecord, JobState, JobStoreExt, OnExpiry};
 use coretex_core::platform::Platform;
 use coretex_core::policy::{Drafts, ExplainError, Explanation, Kernel, KernelStatus, LocalKernel, Unavailable};
 use coretex_core::protocol::agent::bus_packet::Payload;
 use coretex_core::protocol::agent::{
     BusPacket, Heartbeat, JobProgress, JobRequest, JobResult, JobStatus, PolicyCheckRequest,
 };
-use coretex_core::protocol::{JobId, decode_packet, encode_packet, packet, subjects};
+use coretex_core::protocol::{JobId, TenantId, decode_packet, encode_packet, packet, subjects};
 use coretex_core::routing::Routing;
 use coretex_core::scheduler::Options;
 use coretex_core::test_util::servers::{self, NatsServer, RedisServer};
@@ -40,6 +42,9 @@ default_decision: allow
 rules:
   - {id: no-danger, decision: deny, reason: too dangerous, match: {topics: ["job.danger"]}}
   - {id: ask, decision: require_approval, reason: ask first, match: {topics: ["job.careful"]}}
+  - {id: pair, decision: require_approval, reason: ask two, match: {topics: ["job.pair"]}}
+  - {id: lapse, decision: require_approval, reason: ask soon, match: {topics: ["job.lapse"]}}
+  - {id: lapse-run, decision: require_approval, reason: ask soon, match: {topics: ["job.lapse-run"]}}
   - id: two-at-a-time
     decision: allow
     match: {tenants: [small]}
@@ -54,18 +59,44 @@ rules:
     constraints: {budgets: {max_runtime_ms: 60000, max_artifact_bytes: 10}, redaction_level: strict}
 "#;
 
-/// Policy that can be switched off.
+/// Policy that can be switched off and exchanged.
 #[derive(Debug)]
 struct Switch {
     on: AtomicBool,
-    kernel: LocalKernel,
+    kernel: Mutex<Arc<LocalKernel>>,
+}
+
+impl Switch {
+    fn kernel(&self) -> Arc<LocalKernel> {
+        Arc::clone(&self.kernel.lock())
+    }
+}
+
+/// On which terms people approve, by the rule that asks them.
+fn terms(rule_id: &str) -> Option<ApprovalTerms> {
+    let soon = |on_expiry| ApprovalTerms {
+        quorum: 2,
+        expires_after: Some(Duration::from_millis(300)),
+        on_expiry,
+    };
+    match rule_id {
+        "pair" => Some(ApprovalTerms {
+            quorum: 2,
+            ..ApprovalTerms::default()
+        }),
+        "lapse" => Some(soon(OnExpiry::Deny)),
+        "lapse-run" => Some(soon(OnExpiry::Allow)),
+        _ => None,
+    }
 }
 
 #[async_trait]
 impl Kernel for Switch {
     async fn check(&self, request: &PolicyCheckRequest, now: Timestamp) -> Result<DecisionRecord, Unavailable> {
         if self.on.load(Ordering::SeqCst) {
-            self.kernel.check(request, now).await
+            let mut decision = self.kernel().check(request, now).await?;
+            decision.terms = terms(&decision.rule_id);
+            Ok(decision)
         } else {
             Err(Unavailable {
                 what: "switched off".to_owned(),
@@ -75,7 +106,7 @@ impl Kernel for Switch {
     }
 
     async fn snapshots(&self) -> Result<Vec<String>, Unavailable> {
-        self.kernel.snapshots().await
+        self.kernel().snapshots().await
     }
 
     async fn explain(
@@ -84,11 +115,11 @@ impl Kernel for Switch {
         drafts: &Drafts,
         now: Timestamp,
     ) -> Result<(DecisionRecord, Explanation), ExplainError> {
-        self.kernel.explain(request, drafts, now).await
+        self.kernel().explain(request, drafts, now).await
     }
 
     async fn status(&self) -> KernelStatus {
-        self.kernel.status()
+        self.kernel().status()
     }
 }
 
@@ -106,7 +137,9 @@ impl World {
     pub(crate) async fn idle(backend: Backend) -> Self {
         let switch = Arc::new(Switch {
             on: AtomicBool::new(true),
-            kernel: LocalKernel::from_document(POLICY, "test.yaml").expect("a policy"),
+            kernel: Mutex::new(Arc::new(
+                LocalKernel::from_document(POLICY, "test.yaml").expect("a policy"),
+            )),
         });
         let servers = match backend {
             Backend::Embedded => None,
@@ -159,11 +192,18 @@ impl World {
     }
 
     pub(crate) async fn start_scheduler_with(&mut self, tune: impl FnOnce(&mut Options)) {
-        let routing = ["job.default", "job.danger", "job.careful"]
-            .into_iter()
-            .fold(Routing::default(), |routing, topic| {
-                routing.with_topic(topic, ["default"])
-            });
+        let routing = [
+            "job.default",
+            "job.danger",
+            "job.careful",
+            "job.pair",
+            "job.lapse",
+            "job.lapse-run",
+        ]
+        .into_iter()
+        .fold(Routing::default(), |routing, topic| {
+            routing.with_topic(topic, ["default"])
+        });
         let mut options = Options::default();
         options.ask_again = Duration::from_millis(200);
         tune(&mut options);
@@ -179,6 +219,28 @@ impl World {
 
     pub(crate) fn policy(&self, on: bool) {
         self.switch.on.store(on, Ordering::SeqCst);
+    }
+
+    /// Another policy from now on: the first one with some text replaced.
+    pub(crate) fn change_policy(&self, from: &str, to: &str) {
+        let text = POLICY.replace(from, to);
+        assert_ne!(text, POLICY);
+        *self.switch.kernel.lock() = Arc::new(LocalKernel::from_document(&text, "test.yaml").expect("a policy"));
+    }
+
+    /// The approvals of this world's jobs, as a gateway offers them.
+    pub(crate) fn approvals(&self) -> Approvals {
+        let (stores, clock) = (self.stores.clone(), Clock::system());
+        let service = JobService::new(
+            Arc::clone(&stores.jobs),
+            Arc::clone(&stores.payloads),
+            Arc::clone(&stores.dlq),
+            Arc::clone(&self.bus),
+            clock.clone(),
+            TenantId::fallback(),
+        );
+        let kernel: Arc<dyn Kernel> = Arc::clone(&self.switch) as Arc<dyn Kernel>;
+        Approvals::new(stores.jobs, service, kernel, clock)
     }
 
     /// Whether the bus can say that nobody listens.

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::commands::Context;
+use crate::doc::Doc;
 use crate::failure::Failure;
 
 #[derive(Debug, clap::Args)]
@@ -32,8 +33,15 @@ pub(crate) async fn run(args: Args, verb: &str, context: &Context) -> Result<(),
             crate::failure::Kind::Refused => failure.hint(format!("coretexctl job explain {}", args.id)),
             _ => failure,
         })?;
-    let done = if verb == "approve" { "approved" } else { "rejected" };
-    context.out.print(&answer, || {
-        format!("{done} {}\n  next: coretexctl job watch {}", args.id, args.id)
+    let doc = Doc(&answer);
+    context.out.print(&answer, || match (verb, doc.text("state")) {
+        ("approve", "APPROVAL_REQUIRED") => format!(
+            "counted for {}: {} approvals\n  next: coretexctl approval show {}",
+            args.id,
+            super::progress(doc),
+            args.id
+        ),
+        ("approve", _) => format!("approved {}\n  next: coretexctl job watch {}", args.id, args.id),
+        _ => format!("rejected {}\n  next: coretexctl job watch {}", args.id, args.id),
     })
 }

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
 }
 
 fn show(page: &Value, now: Timestamp) -> String {
-    let mut table = table(&["job", "topic", "tenant", "rule", "why", "waits"]);
+    let mut table = table(&["job", "topic", "tenant", "rule", "why", "approvals", "waits"]);
     for item in Doc(page).get("items").items() {
         let job = item.get("job");
         table.add_row(vec![
@@ -43,6 +43,7 @@ fn show(page: &Value, now: Timestamp) -> String {
             job.text("tenant").to_owned(),
             item.text("policy_rule_id").to_owned(),
             shorten(item.text("policy_reason"), 80),
+            super::progress(item),
             age(job.int("updated_at"), now),
         ]);
     }
