@@ -174,7 +174,11 @@ async fn a_quorum_is_answered_vote_by_vote() {
     let first = rig.send("POST", &path, &ANN, r#"{"reason":"fine"}"#).await;
     assert_eq!(first.status.as_u16(), 202, "{first:?}");
     assert_eq!(
-        (&first.json()["approvals"], &first.json()["quorum"], &first.json()["state"]),
+        (
+            &first.json()["approvals"],
+            &first.json()["quorum"],
+            &first.json()["state"]
+        ),
         (&1.into(), &2.into(), &"APPROVAL_REQUIRED".into())
     );
     assert_eq!(
@@ -235,9 +239,15 @@ async fn a_refused_job_is_asked_for_in_another_way() {
 
     let new = answer.json()["job_id"].as_str().unwrap().to_owned();
     let detail = rig.get(&format!("/api/v1/jobs/{new}")).await.json();
-    assert_eq!((&detail["state"], &detail["topic"]), (&"PENDING".into(), &"job.read".into()));
+    assert_eq!(
+        (&detail["state"], &detail["topic"]),
+        (&"PENDING".into(), &"job.read".into())
+    );
     assert_eq!(detail["labels"], serde_json::json!({"remediation_of": id.as_str()}));
     assert_eq!(detail["context"]["prompt"], "drop it");
     let old = rig.get(&format!("/api/v1/jobs/{id}")).await.json();
-    assert_eq!((&old["state"], &old["error_code"]), (&"CANCELLED".into(), &"remediated".into()));
+    assert_eq!(
+        (&old["state"], &old["error_code"]),
+        (&"CANCELLED".into(), &"remediated".into())
+    );
 }

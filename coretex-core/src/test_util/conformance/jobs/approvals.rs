@@ -64,8 +64,9 @@ pub async fn votes_are_kept_until_asked_again(fixture: &Fixture) {
     let both = [vote("anna", scene.secs(2)), vote("bert \"ü\"", scene.secs(3))];
     assert_eq!(record(fixture, &id).await.votes, both);
 
-    // A change without a decision keeps them, one of another job has none.
-    apply(fixture, change(&id, JobEvent::RequireApproval, scene.secs(4))).await;
+    // Asking twice is no change.
+    let again = outcome(fixture, asks(&id, scene.secs(4), None)).await;
+    assert!(matches!(again, Outcome::Conflict { .. }), "{again:?}");
     assert_eq!(record(fixture, &id).await.votes, both);
     let last = Change {
         vote: Some(vote("carl", scene.secs(5))),
@@ -79,6 +80,7 @@ pub async fn votes_are_kept_until_asked_again(fixture: &Fixture) {
     apply(fixture, asks(&id, scene.secs(6), None)).await;
     assert!(record(fixture, &id).await.votes.is_empty());
     apply(fixture, votes(&id, "dora", scene.secs(7))).await;
+    apply(fixture, change(&id, JobEvent::Rejudge, scene.secs(7))).await;
     // Asked again with a vote in the same change: forgotten first.
     let again = Change {
         vote: Some(vote("emil", scene.secs(8))),
