@@ -28,7 +28,7 @@ struct World {
 }
 
 impl World {
-    async fn embedded() -> Self {
+    fn embedded() -> Self {
         let stores = EmbeddedStores::open(&Location::Memory, &embedded::Options::default()).expect("stores");
         Self::over(stores.stores(), None)
     }
@@ -105,7 +105,7 @@ macro_rules! on_every_backend {
         mod embedded_store {
             $(#[tokio::test]
             async fn $name() {
-                super::$name(super::World::embedded().await).await;
+                super::$name(super::World::embedded()).await;
             })+
         }
 

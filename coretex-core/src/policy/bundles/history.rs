@@ -136,7 +136,8 @@ fn unique(id: String, list: &[Value]) -> String {
     if !taken(&id) {
         return id;
     }
-    (2_u32..)
+    // Of so many numbers one more than there are items is free.
+    (2..list.len() + 3)
         .map(|number| format!("{id}-{number}"))
         .find(|id| !taken(id))
         .unwrap_or(id)

@@ -367,7 +367,7 @@ impl Bundles {
     /// # Errors
     /// [`Error::Store`].
     pub async fn snapshots(&self) -> Result<Vec<SnapshotHead>, Error> {
-        Ok(self.items(SNAPSHOTS, SNAPSHOTS_MEMBER).await?)
+        self.items(SNAPSHOTS, SNAPSHOTS_MEMBER).await
     }
 
     /// One snapshot.
@@ -485,13 +485,13 @@ impl Bundles {
         let after = if change.bundles.is_empty() {
             String::new()
         } else {
-            self.keep(&change.bundles, &change.note, change.at, |_| None)
-                .await
-                .map(|snapshot| snapshot.id)
-                .unwrap_or_else(|error| {
+            match self.keep(&change.bundles, &change.note, change.at, |_| None).await {
+                Ok(snapshot) => snapshot.id,
+                Err(error) => {
                     warn!(error = %chain(&error), "no snapshot of the new policy bundles");
                     String::new()
-                })
+                }
+            }
         };
         let entry = AuditEntry {
             id: audit_id(change.action, &change.bundle_ids, &created_at),
