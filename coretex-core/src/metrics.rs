@@ -34,3 +34,11 @@ pub const CONFIG_NOTICES_LOST: &str = "coretex_config_notices_lost_total";
 pub const AUDIT_ENTRIES: &str = "coretex_audit_entries_total";
 /// Times that records could not be moved into the audit log; they wait in the outbox.
 pub const AUDIT_FAILURES: &str = "coretex_audit_failures_total";
+/// Reloads of policy, by result: `changed`, `unchanged`, `failed`.
+pub const POLICY_RELOADS: &str = "coretex_policy_reloads_total";
+/// Rules of the active policy.
+pub const POLICY_RULES: &str = "coretex_policy_rules";
+/// Policy fragments whose present text is refused.
+pub const POLICY_QUARANTINED: &str = "coretex_policy_quarantined_fragments";
+/// Decisions of the kernel in this process, by decision.
+pub const POLICY_DECISIONS: &str = "coretex_policy_decisions_total";

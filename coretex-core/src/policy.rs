@@ -16,10 +16,12 @@ mod input;
 mod kernel;
 mod lint;
 mod mcp;
+mod merge;
 pub mod model;
 mod parts;
 mod problem;
 mod read;
+mod sources;
 mod status;
 mod terms;
 mod words;
@@ -47,6 +49,10 @@ pub use lint::{Finding, Severity, lint};
 pub use model::{Document, MAX_DOCUMENT_BYTES, Parsed};
 pub use parts::{Part, PartKind};
 pub use problem::{DocumentError, Problem};
+pub use sources::{
+    Base, EncodingError, FETCH_TIMEOUT, Fetch, FetchError, Fetched, Fragments, PublicKey, Signature, SignatureError,
+    Signed,
+};
 pub use status::{KernelStatus, Quarantined, SourceStatus, Warning};
 
 /// Why there is no decision.

@@ -70,8 +70,26 @@ env_vars! {
     POOL_CONFIG_PATH = "POOL_CONFIG_PATH";
     /// How long jobs may take (default `config/timeouts.yaml`).
     TIMEOUT_CONFIG_PATH = "TIMEOUT_CONFIG_PATH";
-    /// The policy (default `config/safety.yaml`).
+    /// The base policy (default `config/safety.yaml`); blanks alone for none.
     SAFETY_POLICY_PATH = "SAFETY_POLICY_PATH";
+    /// Where the base policy is fetched from, instead of `SAFETY_POLICY_PATH`; without `http://` or `https://`, a path.
+    SAFETY_POLICY_URL = "SAFETY_POLICY_URL";
+    /// The Ed25519 key that the base policy must be signed with, in hex or base64. Unset, no signature is asked for.
+    SAFETY_POLICY_PUBLIC_KEY = "SAFETY_POLICY_PUBLIC_KEY";
+    /// The signature of the base policy, in hex or base64.
+    SAFETY_POLICY_SIGNATURE = "SAFETY_POLICY_SIGNATURE";
+    /// The file that holds the signature, raw or as text (default: the policy's name with `.sig` added).
+    SAFETY_POLICY_SIGNATURE_PATH = "SAFETY_POLICY_SIGNATURE_PATH";
+    /// How often policy is read again (default `30s`).
+    SAFETY_POLICY_RELOAD_INTERVAL = "SAFETY_POLICY_RELOAD_INTERVAL";
+    /// Any value at all, even `0`: policy fragments in the configuration store do not count.
+    SAFETY_POLICY_CONFIG_DISABLE = "SAFETY_POLICY_CONFIG_DISABLE";
+    /// The scope of the document that holds the fragments (default `system`).
+    SAFETY_POLICY_CONFIG_SCOPE = "SAFETY_POLICY_CONFIG_SCOPE";
+    /// The id of the document that holds the fragments (default `policy`).
+    SAFETY_POLICY_CONFIG_ID = "SAFETY_POLICY_CONFIG_ID";
+    /// The member of that document that holds the fragments (default `bundles`).
+    SAFETY_POLICY_CONFIG_KEY = "SAFETY_POLICY_CONFIG_KEY";
     /// `retry` (default): a job waits while policy cannot be asked; `deny`: it is denied for good.
     SAFETY_FAIL_MODE = "SAFETY_FAIL_MODE";
     /// What happens to a job whose worker is lost after it accepted: `fail`, `wait` or `redispatch`. Unset: it fails, unless

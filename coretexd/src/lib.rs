@@ -6,6 +6,7 @@ pub mod env_vars;
 pub mod gateway;
 pub mod logging;
 pub mod metrics;
+mod policy_fetch;
 pub mod roles;
 pub mod settings;
 

@@ -12,17 +12,19 @@ use coretex_core::backend::redis::{RedisOptions, RedisStores};
 use coretex_core::bus::{self, Bus};
 use coretex_core::error::{StoreError, chain};
 use coretex_core::platform::Platform;
-use coretex_core::policy::{Kernel, LocalKernel};
+use coretex_core::policy::{Base, Fragments, Kernel, LocalKernel};
 use coretex_core::protocol::TenantId;
 use coretex_core::routing::{Routing, Timeouts};
 use coretex_core::scheduler::{Options as SchedulerOptions, WorkerLost};
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::Failure;
 use crate::gateway::Services;
+use crate::policy_fetch::HttpFetch;
 use crate::settings::{
-    Backend, DataDir, Role, SafetyFailMode, SchedulerSettings, ServerUrl, Settings, WorkerLostAction,
+    Backend, DEFAULT_POLICY, DataDir, PolicyPlace, PolicySettings, Role, SafetyFailMode, SchedulerSettings, ServerUrl,
+    Settings, WorkerLostAction,
 };
 
 /// What holds the files that are shipped, so that the daemon runs from any folder.
@@ -31,14 +33,14 @@ const TIMEOUTS: &str = include_str!("../../config/timeouts.yaml");
 const POLICY: &str = include_str!("../../config/safety.yaml");
 
 /// The documents that say what runs where, for how long, and whether at all.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Documents {
     /// Which topics go to which pools.
     pub routing: Routing,
     /// How long jobs may take.
     pub timeouts: Timeouts,
-    /// Who decides.
-    pub kernel: Arc<LocalKernel>,
+    /// Who decides, once the fragments are read too.
+    pub kernel: LocalKernel,
 }
 
 impl Documents {
@@ -58,13 +60,7 @@ impl Documents {
         } else {
             Timeouts::load(&settings.timeouts)
         };
-        let kernel = if shipped(&settings.policy, "config/safety.yaml") {
-            info!("no config/safety.yaml here: the built-in policy is in force");
-            LocalKernel::from_document(POLICY, "built-in safety.yaml").map_err(|error| chain(&error))
-        } else {
-            let kernel = LocalKernel::new(&settings.policy, settings.config_reload_interval.0);
-            kernel.reload().await.map(|_| kernel).map_err(|error| chain(&error))
-        };
+        let kernel = kernel(&settings.policy).await;
         let mut problems = Vec::new();
         let mut keep = |problem: String| problems.push(problem);
         let routing = routing.map_err(|error| keep(chain(&error))).ok();
@@ -74,10 +70,37 @@ impl Documents {
             (Some(routing), Some(timeouts), Some(kernel)) => Ok(Self {
                 routing,
                 timeouts,
-                kernel: Arc::new(kernel),
+                kernel,
             }),
             _ => Err(Failure::Settings(crate::settings::Invalid(problems))),
         }
+    }
+}
+
+/// A kernel that has read its base policy.
+async fn kernel(settings: &PolicySettings) -> Result<LocalKernel, String> {
+    let base = match &settings.base {
+        None => None,
+        Some(PolicyPlace::File(path))
+            if path == Path::new(DEFAULT_POLICY) && settings.signed.is_none() && !path.exists() =>
+        {
+            info!("no config/safety.yaml here: the built-in policy is in force");
+            Some(Base::text("built-in safety.yaml", POLICY))
+        }
+        Some(PolicyPlace::File(path)) => Some(Base::file(path)),
+        Some(PolicyPlace::Url(url)) => {
+            let fetch = HttpFetch::new().map_err(|error| chain(&error))?;
+            Some(Base::address(url.expose(), Arc::new(fetch)))
+        }
+    };
+    let base = match (base, &settings.signed) {
+        (Some(base), Some(signed)) => Some(base.signed(signed.clone())),
+        (base, _) => base,
+    };
+    let kernel = LocalKernel::new(base, settings.reload_interval.0);
+    match kernel.reload().await {
+        Ok(_) => Ok(kernel),
+        Err(error) => Err(chain(&error)),
     }
 }
 
@@ -188,7 +211,21 @@ async fn redis_within(
 /// # Errors
 /// [`bus::Error`] if the bus cannot be subscribed to.
 pub async fn start(settings: &Settings, documents: Documents, connected: &Connected) -> Result<Platform, bus::Error> {
-    let kernel: Arc<dyn Kernel> = Arc::clone(&documents.kernel) as Arc<dyn Kernel>;
+    let policy = match &settings.scheduler.policy.fragments {
+        Some(place) => documents.kernel.with_fragments(Fragments::at(
+            Arc::clone(&connected.stores.config),
+            &place.scope,
+            &place.id,
+            &place.key,
+        )),
+        None => documents.kernel,
+    };
+    // What cannot be read now is tried again while jobs wait; the base policy was read before.
+    if let Err(error) = policy.reload().await {
+        error!(error = %chain(&error), "policy is not complete; until it is, there are no decisions");
+    }
+    let policy = Arc::new(policy);
+    let kernel: Arc<dyn Kernel> = Arc::clone(&policy) as Arc<dyn Kernel>;
     let builder = Platform::builder(Arc::clone(&connected.bus), connected.stores.clone(), kernel)
         .routing(documents.routing)
         .timeouts(documents.timeouts);
@@ -209,7 +246,8 @@ pub async fn start(settings: &Settings, documents: Documents, connected: &Connec
         builder.without_scheduler()
     };
     let platform = builder.start().await?;
-    platform.spawn(|stop| documents.kernel.run(stop));
+    let bus = Arc::clone(&connected.bus);
+    platform.spawn(|stop| policy.run(bus, stop));
     Ok(platform)
 }
 

@@ -4,6 +4,7 @@ mod duration;
 mod file;
 mod flags;
 mod keys;
+mod policy;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use duration::{InvalidSpan, Span};
 pub use file::FileSettings;
 pub use flags::{Cli, Command, Flags};
 pub use keys::{KeyEntry, KeyHash, KeyRole};
+pub use policy::{DEFAULT_POLICY, FragmentsPlace, PolicyPlace, PolicySettings};
 pub use secret::{Secret, ServerUrl, normalize, redact};
 
 use crate::env_vars;
@@ -218,8 +220,8 @@ pub struct SchedulerSettings {
     pub pools: PathBuf,
     /// How long jobs may take.
     pub timeouts: PathBuf,
-    /// The policy.
-    pub policy: PathBuf,
+    /// Where policy comes from.
+    pub policy: PolicySettings,
     /// How often the worker snapshot is written.
     pub worker_snapshot_interval: Span,
     /// How often configuration is read again.
@@ -476,6 +478,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             .or(file)
             .unwrap_or_else(|| default.into())
     };
+    let policy = policy::resolve(flags, &mut layers, &file.paths, file.policy);
     let scheduler = SchedulerSettings {
         pools: pick(
             &flags.pools,
@@ -491,13 +494,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             "config/timeouts.yaml",
             &layers,
         ),
-        policy: pick(
-            &flags.policy,
-            env_vars::SAFETY_POLICY_PATH,
-            file.paths.policy,
-            "config/safety.yaml",
-            &layers,
-        ),
+        policy,
         worker_snapshot_interval: layers
             .span(env_vars::WORKER_SNAPSHOT_INTERVAL)
             .or(file.scheduler.worker_snapshot_interval)

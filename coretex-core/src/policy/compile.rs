@@ -147,25 +147,9 @@ impl CompiledPolicy {
         Self::from_parts(Vec::new(), snapshot_id("", b"")).0
     }
 
-    /// Whether it was made from these bytes.
-    pub(super) fn is_made_from(&self, bytes: &[u8]) -> bool {
-        let hash = hex(&Sha256::digest(bytes));
-        self.snapshot.rsplit(':').next() == Some(&hash)
-    }
-
-    /// Whether it says nothing at all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.guards.is_empty() && matches!(self.default_decision, None | Some(Decision::Allow))
-    }
-
     /// Its snapshot id.
     pub fn snapshot(&self) -> &str {
         &self.snapshot
-    }
-
-    /// The place of the rule with this id, from 1.
-    pub(super) fn rule_number(&self, id: &str) -> Option<usize> {
-        self.rules.iter().position(|rule| rule.id == id).map(|index| index + 1)
     }
 
     /// How many rules it has.
@@ -319,7 +303,7 @@ impl Guards {
 }
 
 /// `sha256`, or `version:sha256` (docs/spec/policy.md §8).
-fn snapshot_id(version: &str, bytes: &[u8]) -> String {
+pub(super) fn snapshot_id(version: &str, bytes: &[u8]) -> String {
     let hash = hex(&Sha256::digest(bytes));
     if version.is_empty() {
         hash
@@ -328,7 +312,7 @@ fn snapshot_id(version: &str, bytes: &[u8]) -> String {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
     ];

@@ -1,15 +1,16 @@
-//! The kernel in process: a policy file, its reloads, its decisions. See `docs/spec/policy.md` §8.
+//! The kernel in process: sources, their reloads, decisions. See `docs/spec/policy.md` §8.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -17,17 +18,24 @@ use super::compile::CompiledPolicy;
 use super::effective::EffectiveSafety;
 use super::evaluate::{Evaluation, evaluate};
 use super::input::PolicyInput;
-use super::model::MAX_DOCUMENT_BYTES;
-use super::problem::{DocumentError, Problem};
+use super::merge::{Text, Texts};
+use super::problem::DocumentError;
+use super::sources::{Base, Bytes, FetchError, Fragments, Known, SignatureError};
 use super::status::{KernelStatus, SourceStatus, Warning};
-use super::{BASE, ConditionCheck, Drafts, ExplainError, Explanation, Kernel, RuleRef, Unavailable};
-use crate::error::chain;
-use crate::jobs::DecisionRecord;
+use super::{Drafts, ExplainError, Explanation, Kernel, Unavailable, explain};
+use crate::bus::{Bus, SubscribeOptions, Subscription};
+use crate::error::{StoreError, chain};
+use crate::jobs::{Decision, DecisionRecord};
+use crate::metrics;
 use crate::protocol::agent::PolicyCheckRequest;
+use crate::protocol::subjects;
 use crate::time::Timestamp;
 
-/// How often the file is looked at, unless set otherwise.
+/// How often the sources are looked at, unless set otherwise.
 pub const DEFAULT_RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often, at least, while there are no decisions.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// As many snapshot ids are remembered.
 const MAX_SNAPSHOTS: usize = 10;
@@ -38,7 +46,10 @@ const MAX_CONFIGS: usize = 256;
 /// Larger configurations are not remembered.
 const MAX_CONFIG_BYTES: usize = 64 * 1024;
 
-/// Why a policy was not loaded.
+/// As many notices are read before one reload.
+const MAX_NOTICES: usize = 1_024;
+
+/// Why a source was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
@@ -50,65 +61,133 @@ pub enum LoadError {
         #[source]
         source: io::Error,
     },
-    /// The file lost all its text. To remove a policy on purpose, write `rules: []`.
-    #[error("load safety policy: {} is empty now; write `rules: []` to drop all rules", .path.display())]
+    /// The address did not give it.
+    #[error("load safety policy: {address}")]
+    Fetch {
+        /// The address, without credentials.
+        address: String,
+        /// Why not.
+        #[source]
+        source: FetchError,
+    },
+    /// It is not signed as it has to be.
+    #[error("load safety policy")]
+    Signature(#[from] SignatureError),
+    /// It lost all its text. To remove a policy on purpose, write `rules: []`.
+    #[error("load safety policy: {name} is empty now; write `rules: []` to drop all rules")]
     Emptied {
-        /// The file.
-        path: PathBuf,
+        /// The file or address.
+        name: String,
     },
     /// The document is refused.
     #[error("load safety policy: {0}")]
-    Document(#[from] DocumentError),
+    Document(DocumentError),
+    /// The configuration store did not give the fragments.
+    #[error("load policy fragments: {document}")]
+    Fragments {
+        /// Their document.
+        document: String,
+        /// Why not.
+        #[source]
+        source: StoreError,
+    },
+    /// The configuration store did not answer in time.
+    #[error("load policy fragments: {document}: no answer in time")]
+    NoAnswer {
+        /// Their document.
+        document: String,
+    },
+    /// The configuration document holds something else in their place.
+    #[error("load policy fragments: {document}: `{member}` is no object")]
+    NoFragments {
+        /// Their document.
+        document: String,
+        /// Where they should be.
+        member: String,
+    },
     /// The thread that read it is gone.
     #[error("load safety policy: interrupted")]
     Interrupted(#[source] tokio::task::JoinError),
 }
 
-/// Judges in process, by a policy that can change while it runs.
-pub struct LocalKernel {
-    path: Option<PathBuf>,
-    interval: Duration,
-    active: ArcSwapOption<CompiledPolicy>,
-    record: Mutex<Record>,
-    configs: Mutex<HashMap<Vec<u8>, Arc<EffectiveSafety>>>,
-    /// One reload at a time, so that an older file never replaces a newer one.
-    reloading: tokio::sync::Mutex<()>,
+impl From<DocumentError> for LoadError {
+    /// All of it is in the text, so it is no source besides.
+    fn from(error: DocumentError) -> Self {
+        Self::Document(error)
+    }
 }
 
+/// Judges in process, by a policy that can change while it runs.
+pub struct LocalKernel {
+    base: Option<Base>,
+    fragments: Option<Fragments>,
+    interval: Duration,
+    active: ArcSwapOption<Active>,
+    record: Mutex<Record>,
+    configs: Mutex<HashMap<Vec<u8>, Arc<EffectiveSafety>>>,
+    /// The policy with drafts that was asked for last.
+    drafted: Mutex<Option<Arc<Drafted>>>,
+    /// Whoever holds it reloads: one at a time, so that older text never replaces newer.
+    known: tokio::sync::Mutex<Known>,
+}
+
+/// A policy, and the documents it is made of.
+struct Active {
+    policy: Arc<CompiledPolicy>,
+    texts: Texts,
+}
+
+/// A policy with drafts in it.
+struct Drafted {
+    /// In the place of parts of this.
+    of: Arc<Active>,
+    drafts: Drafts,
+    policy: Arc<CompiledPolicy>,
+}
+
+/// What status pages show of the last reload.
 #[derive(Debug, Default)]
 struct Record {
     snapshots: VecDeque<String>,
-    warnings: Vec<Problem>,
-    last_error: Option<String>,
+    status: KernelStatus,
 }
 
 impl LocalKernel {
-    /// A kernel for the policy in `path`, which is not read yet: until [`reload`](Self::reload) has succeeded there are no
-    /// decisions.
-    pub fn new(path: impl Into<PathBuf>, interval: Duration) -> Self {
-        Self {
-            path: Some(path.into()),
-            ..Self::bare(interval)
-        }
-    }
-
-    fn bare(interval: Duration) -> Self {
-        Self {
-            path: None,
-            interval,
+    /// A kernel for a base policy that is not read yet: until [`reload`](Self::reload) has succeeded there are no
+    /// decisions. Without a base policy, and without [fragments](Self::with_fragments), every job is allowed.
+    pub fn new(base: Option<Base>, interval: Duration) -> Self {
+        let kernel = Self {
+            base,
+            fragments: None,
+            interval: interval.max(Duration::from_millis(1)),
             active: ArcSwapOption::empty(),
             record: Mutex::default(),
             configs: Mutex::default(),
-            reloading: tokio::sync::Mutex::default(),
-        }
+            drafted: Mutex::default(),
+            known: tokio::sync::Mutex::default(),
+        };
+        kernel.publish(&Known::default(), None);
+        kernel
     }
 
-    /// A kernel with the policy in `path`, looked at again every [`DEFAULT_RELOAD_INTERVAL`].
+    /// A kernel that also goes by the fragments in a configuration store. Until they have been read once there are no
+    /// decisions: they may hold what forbids a job.
+    #[must_use]
+    pub fn with_fragments(mut self, fragments: Fragments) -> Self {
+        self.fragments = Some(fragments);
+        self.active.store(None);
+        self.record.get_mut().snapshots.clear();
+        let known = self.known.get_mut().clone();
+        self.publish(&known, None);
+        self
+    }
+
+    /// A kernel with the policy in the file `path`, looked at again every [`DEFAULT_RELOAD_INTERVAL`].
     ///
     /// # Errors
     /// [`LoadError`] if there is no such file, or it is no policy.
     pub async fn load(path: impl Into<PathBuf>) -> Result<Self, LoadError> {
-        let kernel = Self::new(path, DEFAULT_RELOAD_INTERVAL);
+        let kernel = Self::new(Some(Base::file(path)), DEFAULT_RELOAD_INTERVAL);
         kernel.reload().await?;
         Ok(kernel)
     }
@@ -118,127 +197,251 @@ impl LocalKernel {
     /// # Errors
     /// [`DocumentError`] if the document is refused.
     pub fn from_document(text: &str, name: &str) -> Result<Self, DocumentError> {
-        let (policy, warnings) = CompiledPolicy::from_bytes(text.as_bytes(), name)?;
-        let kernel = Self::bare(DEFAULT_RELOAD_INTERVAL);
-        kernel.install(policy, warnings);
+        let mut known = Known::default();
+        known.texts.base = Some(Text::parse(text.as_bytes(), name)?);
+        let mut kernel = Self::new(Some(Base::text(name, text)), DEFAULT_RELOAD_INTERVAL);
+        kernel.start_with(known);
         Ok(kernel)
     }
 
     /// A kernel with the empty policy: every job is allowed, unless its configuration forbids it.
     pub fn allow_all() -> Self {
-        let kernel = Self::bare(DEFAULT_RELOAD_INTERVAL);
-        kernel.install(CompiledPolicy::empty(), Vec::new());
+        let mut kernel = Self::new(None, DEFAULT_RELOAD_INTERVAL);
+        kernel.start_with(Known::default());
         kernel
+    }
+
+    fn start_with(&mut self, known: Known) {
+        let compiled = known.texts.compile();
+        self.publish(&known, Some(compiled));
+        *self.known.get_mut() = known;
     }
 
     /// The active policy.
     pub fn policy(&self) -> Option<Arc<CompiledPolicy>> {
-        self.active.load_full()
+        self.active.load().as_ref().map(|active| Arc::clone(&active.policy))
     }
 
     /// How it is doing; [`Kernel::status`] for those who hold one.
     pub fn status(&self) -> KernelStatus {
-        let active = self.active.load();
-        let record = self.record.lock();
-        KernelStatus {
-            snapshot: active.as_ref().map(|policy| policy.snapshot().to_owned()),
-            rules: active.as_ref().map_or(0, |policy| policy.rule_count()),
-            warnings: record
-                .warnings
-                .iter()
-                .map(|problem| Warning {
-                    document: self.name(),
-                    problem: problem.clone(),
-                })
-                .collect(),
-            sources: vec![SourceStatus {
-                name: self.name(),
-                ok: active.is_some(),
-                detail: record.last_error.clone().unwrap_or_default(),
-            }],
-            quarantined: Vec::new(),
-            last_error: record.last_error.clone(),
-        }
+        self.record.lock().status.clone()
     }
 
-    /// Reads the file again. True if the policy changed.
+    /// Reads all sources again. True if the policy changed.
     ///
     /// # Errors
-    /// [`LoadError`], also kept in [`status`](Self::status); the policy before stays active.
+    /// [`LoadError`] about the first source that failed, all of them in [`status`](Self::status). What was good of it before
+    /// stays active; the other source is loaded all the same.
     ///
     /// # Cancel safety
-    /// A dropped call has either installed the new policy or changed nothing.
+    /// A dropped call has either installed what it read or changed nothing.
     pub async fn reload(&self) -> Result<bool, LoadError> {
-        let Some(path) = self.path.clone() else {
-            return Ok(false);
-        };
-        let _turn = self.reloading.lock().await;
-        let active = self.active.load_full();
-        // Reading and compiling a large policy takes longer than a runtime thread should be held.
-        let loaded = tokio::task::spawn_blocking(move || read_policy(&path, active.as_deref()))
-            .await
-            .unwrap_or_else(|error| Err(LoadError::Interrupted(error)));
-        match loaded {
-            Ok(Some((policy, warnings))) => {
-                self.install(policy, warnings);
-                Ok(true)
-            }
-            Ok(None) => {
-                self.record.lock().last_error = None;
-                Ok(false)
-            }
-            Err(error) => {
-                self.record.lock().last_error = Some(chain(&error));
-                Err(error)
-            }
-        }
+        self.refresh(Which::All).await
     }
 
-    /// Reloads by interval until `stop`. A failure is logged once, not at every attempt.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        if self.path.is_none() {
-            return;
-        }
-        let mut ticks = tokio::time::interval(self.interval.max(Duration::from_millis(1)));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        ticks.tick().await;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
+    async fn refresh(&self, which: Which) -> Result<bool, LoadError> {
+        let mut known = self.known.lock().await;
+        let base = async {
+            match &self.base {
+                // Of a base that is not asked for now: as before.
+                Some(_) if which == Which::Fragments && known.texts.base.is_some() => None,
+                Some(base) => Some((base.name(), base.read(known.etag.as_deref()).await)),
+                None => None,
             }
-            let before = self.record.lock().last_error.clone();
-            match self.reload().await {
-                Ok(false) => {}
-                Ok(true) => info!(snapshot = self.status().snapshot, "policy reloaded"),
+        };
+        let fragments = async {
+            match &self.fragments {
+                Some(fragments) => Some(fragments.read().await),
+                None => None,
+            }
+        };
+        let (base, fragments) = tokio::join!(base, fragments);
+        let (before, active) = (known.clone(), self.active.load_full());
+        let (has_base, has_fragments) = (self.base.is_some(), self.fragments.is_some());
+        // Reading and compiling a large policy takes longer than a runtime thread should be held.
+        let work = move || {
+            let (next, outcome) = take(before, base, fragments);
+            let complete = (next.texts.base.is_some() || !has_base) && (next.fragments_read || !has_fragments);
+            let changed = active.is_none_or(|active| !active.texts.same(&next.texts));
+            let compiled = (complete && changed).then(|| next.texts.compile());
+            (next, outcome, compiled)
+        };
+        let (next, outcome, compiled) = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(LoadError::Interrupted)?;
+        let changed = compiled.is_some();
+        self.publish(&next, compiled);
+        *known = next;
+        let result = match (&outcome, changed) {
+            (Err(_), _) => "failed",
+            (Ok(()), true) => "changed",
+            (Ok(()), false) => "unchanged",
+        };
+        ::metrics::counter!(metrics::POLICY_RELOADS, "result" => result).increment(1);
+        outcome.map(|()| changed)
+    }
+
+    /// Reloads by interval, and at once when the fragments are changed, until `stop`. A failure is logged once, not at every
+    /// attempt.
+    pub async fn run(self: Arc<Self>, bus: Arc<dyn Bus>, stop: CancellationToken) {
+        let mut notices = None;
+        let mut due = Instant::now();
+        loop {
+            let wake = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep_until(due) => Which::All,
+                batch = next_notices(&mut notices) => {
+                    if batch.is_empty() {
+                        notices = None;
+                    }
+                    if !self.are_about_fragments(&batch) {
+                        continue;
+                    }
+                    Which::Fragments
+                }
+            };
+            if wake == Which::All && notices.is_none() && self.fragments.is_some() {
+                // Before the sources are read, so that no change falls between.
+                match bus.subscribe(subjects::CONFIG_CHANGED, SubscribeOptions::tap()).await {
+                    Ok(subscription) => notices = Some(subscription),
+                    Err(error) => warn!(error = %chain(&error), "changes of policy are seen by interval only"),
+                }
+            }
+            let before = self.status().last_error;
+            match self.refresh(wake).await {
+                Ok(_) => {}
                 Err(failure) => {
-                    let failure = chain(&failure);
-                    if before.as_ref() != Some(&failure) {
-                        error!(error = failure, "policy not reloaded; the last good one stays active");
+                    if before != self.status().last_error {
+                        error!(
+                            error = chain(&failure),
+                            "policy not reloaded; what was good last stays active"
+                        );
                     }
                 }
             }
+            if wake == Which::All {
+                due = Instant::now()
+                    + if self.active.load().is_some() {
+                        self.interval
+                    } else {
+                        self.interval.min(RETRY)
+                    };
+            }
         }
     }
 
-    fn install(&self, policy: CompiledPolicy, warnings: Vec<Problem>) {
-        for warning in &warnings {
-            warn!(%warning, "policy");
-        }
-        let snapshot = policy.snapshot().to_owned();
-        let mut record = self.record.lock();
-        record.snapshots.push_front(snapshot);
-        record.snapshots.truncate(MAX_SNAPSHOTS);
-        record.warnings = warnings;
-        record.last_error = None;
-        // Under the lock, so that the first of the snapshots is always the active one.
-        self.active.store(Some(Arc::new(policy)));
-    }
-
-    fn name(&self) -> String {
-        self.path
+    fn are_about_fragments(&self, notices: &[bytes::Bytes]) -> bool {
+        self.fragments
             .as_ref()
-            .map_or_else(|| "built-in".to_owned(), |path| path.display().to_string())
+            .is_some_and(|fragments| notices.iter().any(|notice| fragments.are_meant_by(notice)))
+    }
+
+    /// Makes known what is known, and with it the policy, if there is a new one.
+    fn publish(&self, known: &Known, compiled: Option<(CompiledPolicy, Vec<Warning>)>) {
+        let quarantined = known.quarantined();
+        let mut record = self.record.lock();
+        for fragment in &quarantined {
+            if !record.status.quarantined.contains(fragment) {
+                error!(
+                    fragment = fragment.fragment,
+                    error = fragment.error,
+                    last_good = fragment.last_good,
+                    "policy fragment refused; its last good text stays active, if there is one"
+                );
+            }
+        }
+        record.status.quarantined = quarantined;
+        record.status.sources = self.sources(known);
+        record.status.last_error = known.base_error.clone().or_else(|| known.fragments_error.clone());
+        if let Some((policy, warnings)) = compiled {
+            for warning in &warnings {
+                warn!(%warning, "policy");
+            }
+            info!(
+                snapshot = policy.snapshot(),
+                rules = policy.rule_count(),
+                "policy is active"
+            );
+            record.snapshots.push_front(policy.snapshot().to_owned());
+            record.snapshots.truncate(MAX_SNAPSHOTS);
+            record.status.warnings = warnings;
+            // Under the lock, so that the first of the snapshots is always the active one.
+            self.active.store(Some(Arc::new(Active {
+                policy: Arc::new(policy),
+                texts: known.texts.clone(),
+            })));
+        }
+        let active = self.active.load();
+        record.status.snapshot = active.as_ref().map(|active| active.policy.snapshot().to_owned());
+        record.status.rules = active.as_ref().map_or(0, |active| active.policy.rule_count());
+        ::metrics::gauge!(metrics::POLICY_RULES).set(as_f64(record.status.rules));
+        ::metrics::gauge!(metrics::POLICY_QUARANTINED).set(as_f64(record.status.quarantined.len()));
+    }
+
+    fn sources(&self, known: &Known) -> Vec<SourceStatus> {
+        let source = |name: String, good: Option<String>, error: &Option<String>| SourceStatus {
+            ok: good.is_some(),
+            detail: match (good, error) {
+                (Some(good), None) => good,
+                (Some(good), Some(error)) => format!("{good} stays in force: {error}"),
+                (None, Some(error)) => error.clone(),
+                (None, None) => "not read yet".to_owned(),
+            },
+            name,
+        };
+        let base = self.base.as_ref().map(|base| {
+            let good = known.texts.base.as_ref().map(Text::snapshot);
+            source(base.name(), good, &known.base_error)
+        });
+        let fragments = self.fragments.as_ref().map(|fragments| {
+            let count = known.texts.fragments.len();
+            let good = known.fragments_read.then(|| format!("fragments: {count}"));
+            source(fragments.name(), good, &known.fragments_error)
+        });
+        base.into_iter().chain(fragments).collect()
+    }
+
+    fn active(&self) -> Result<Arc<Active>, Unavailable> {
+        self.active.load_full().ok_or_else(|| {
+            let missing: Vec<String> = self
+                .record
+                .lock()
+                .status
+                .sources
+                .iter()
+                .filter(|source| !source.ok)
+                .map(|source| format!("{}: {}", source.name, source.detail))
+                .collect();
+            Unavailable {
+                what: format!("no policy is loaded: {}", missing.join("; ")),
+                source: None,
+            }
+        })
+    }
+
+    /// The policy with these drafts in the place of what is in force.
+    async fn with_drafts(&self, active: Arc<Active>, drafts: &Drafts) -> Result<Arc<CompiledPolicy>, ExplainError> {
+        let last = self.drafted.lock().clone();
+        if let Some(last) = last
+            && Arc::ptr_eq(&last.of, &active)
+            && last.drafts == *drafts
+        {
+            return Ok(Arc::clone(&last.policy));
+        }
+        let (of, drafts) = (active, drafts.clone());
+        let drafted = tokio::task::spawn_blocking(move || {
+            let policy = Arc::new(of.texts.with(&drafts)?.compile().0);
+            Ok::<_, DocumentError>(Drafted { of, drafts, policy })
+        })
+        .await
+        .map_err(|error| Unavailable {
+            what: "compiling the drafts was interrupted".to_owned(),
+            source: Some(error.into()),
+        })??;
+        let policy = Arc::clone(&drafted.policy);
+        *self.drafted.lock() = Some(Arc::new(drafted));
+        Ok(policy)
     }
 
     fn effective(&self, json: &[u8]) -> Arc<EffectiveSafety> {
@@ -254,53 +457,6 @@ impl LocalKernel {
             configs.insert(json.to_vec(), Arc::clone(&parsed));
         }
         parsed
-    }
-}
-
-impl fmt::Debug for LocalKernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalKernel")
-            .field("path", &self.path)
-            .field("status", &self.status())
-            .finish_non_exhaustive()
-    }
-}
-
-type Loaded = (CompiledPolicy, Vec<Problem>);
-
-/// `None` if the file still holds the active policy.
-fn read_policy(path: &Path, active: Option<&CompiledPolicy>) -> Result<Option<Loaded>, LoadError> {
-    let unreadable = |source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .map_err(unreadable)?
-        // One byte more than allowed, so that the reader of the document sees that there is more.
-        .take(MAX_DOCUMENT_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    // An editor that empties a file before it writes must not open the gates meanwhile.
-    if bytes.is_empty() && active.is_some_and(|policy| !policy.is_empty()) {
-        return Err(LoadError::Emptied { path: path.to_owned() });
-    }
-    if active.is_some_and(|policy| policy.is_made_from(&bytes)) {
-        return Ok(None);
-    }
-    let loaded = CompiledPolicy::from_bytes(&bytes, &path.display().to_string())?;
-    Ok(Some(loaded))
-}
-
-impl LocalKernel {
-    fn active(&self) -> Result<Arc<CompiledPolicy>, Unavailable> {
-        self.active.load_full().ok_or_else(|| {
-            let why = self.record.lock().last_error.clone();
-            Unavailable {
-                what: why.unwrap_or_else(|| "no policy is loaded yet".to_owned()),
-                source: None,
-            }
-        })
     }
 
     /// Judges by one policy, and hands what was judged to `then`.
@@ -336,11 +492,74 @@ impl LocalKernel {
     }
 }
 
+/// What is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// The fragments, and the base policy only if it was never read.
+    Fragments,
+}
+
+type ReadBase = Option<(String, Result<Option<Bytes>, LoadError>)>;
+type ReadFragments = Option<Result<std::collections::BTreeMap<String, String>, LoadError>>;
+
+/// Takes what was read, each source on its own; with the first error.
+fn take(mut known: Known, base: ReadBase, fragments: ReadFragments) -> (Known, Result<(), LoadError>) {
+    let base = base.map_or(Ok(()), |(name, read)| known.take_base(&name, read));
+    let fragments = fragments.map_or(Ok(()), |read| known.take_fragments(read));
+    (known, base.and(fragments))
+}
+
+/// What is there of notices; empty once the bus is closed. Waits for ever without a subscription.
+async fn next_notices(subscription: &mut Option<Subscription>) -> Vec<bytes::Bytes> {
+    match subscription {
+        Some(subscription) => subscription
+            .next_batch(MAX_NOTICES)
+            .await
+            .into_iter()
+            .map(|delivery| delivery.payload)
+            .collect(),
+        None => std::future::pending().await,
+    }
+}
+
+fn as_f64(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Names are literals, so that counting allocates nothing.
+fn count(decision: Decision) {
+    macro_rules! count {
+        ($word:literal) => {
+            ::metrics::counter!(metrics::POLICY_DECISIONS, "decision" => $word).increment(1)
+        };
+    }
+    match decision {
+        Decision::Allow => count!("ALLOW"),
+        Decision::AllowWithConstraints => count!("ALLOW_WITH_CONSTRAINTS"),
+        Decision::RequireApproval => count!("REQUIRE_APPROVAL"),
+        Decision::Throttle => count!("THROTTLE"),
+        Decision::Deny => count!("DENY"),
+    }
+}
+
+impl fmt::Debug for LocalKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalKernel")
+            .field("base", &self.base)
+            .field("fragments", &self.fragments)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
 #[async_trait]
 impl Kernel for LocalKernel {
     async fn check(&self, request: &PolicyCheckRequest, now: Timestamp) -> Result<DecisionRecord, Unavailable> {
-        let policy = self.active()?;
-        Ok(self.judge(&policy, request, now, |_, _| ()).0)
+        let active = self.active()?;
+        let (record, ()) = self.judge(&active.policy, request, now, |_, _| ());
+        count(record.decision);
+        Ok(record)
     }
 
     async fn snapshots(&self) -> Result<Vec<String>, Unavailable> {
@@ -353,40 +572,14 @@ impl Kernel for LocalKernel {
         drafts: &Drafts,
         now: Timestamp,
     ) -> Result<(DecisionRecord, Explanation), ExplainError> {
-        let policy = self.active()?;
-        let policy = match drafts.get(BASE) {
-            Some(text) => Arc::new(CompiledPolicy::from_bytes(text.as_bytes(), BASE)?.0),
-            None => policy,
+        let active = self.active()?;
+        let policy = if drafts.is_empty() {
+            Arc::clone(&active.policy)
+        } else {
+            self.with_drafts(active, drafts).await?
         };
-        if let Some(fragment) = drafts.keys().find(|id| *id != BASE) {
-            return Err(ExplainError::Draft(DocumentError {
-                document: fragment.clone(),
-                problems: vec![Problem {
-                    line: 0,
-                    column: 0,
-                    rule: None,
-                    key: String::new(),
-                    what: "this kernel reads no fragments".to_owned(),
-                }],
-            }));
-        }
-        Ok(self.judge(&policy, request, now, |input, evaluation| Explanation {
-            tenant: input.tenant.to_owned(),
-            rule: (!evaluation.rule_id.is_empty()).then(|| RuleRef {
-                id: evaluation.rule_id.to_owned(),
-                origin: BASE.to_owned(),
-                number: policy.rule_number(evaluation.rule_id).unwrap_or_default(),
-            }),
-            conditions: evaluation
-                .explain(&policy, input)
-                .into_iter()
-                .map(|line| ConditionCheck {
-                    condition: line.split(':').next().unwrap_or_default().to_owned(),
-                    holds: true,
-                    detail: line,
-                })
-                .collect(),
-            ..Explanation::default()
+        Ok(self.judge(&policy, request, now, |input, evaluation| {
+            explain(&policy, input, evaluation)
         }))
     }
 

@@ -33,7 +33,7 @@ impl KernelStatus {
 /// Something odd in one document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
-    /// Which document: a path, an address, or the id of a fragment.
+    /// Which document: a path, an address, or the id of a fragment; empty if it is about all of them.
     pub document: String,
     /// What is odd.
     #[serde(flatten)]
@@ -42,8 +42,11 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let space = if self.problem.line > 0 { "" } else { " " };
-        write!(f, "{}:{space}{}", self.document, self.problem)
+        if !self.document.is_empty() {
+            let space = if self.problem.line > 0 { "" } else { " " };
+            write!(f, "{}:{space}", self.document)?;
+        }
+        self.problem.fmt(f)
     }
 }
 

@@ -5,6 +5,7 @@ mod bundles;
 mod bus;
 mod config;
 mod embedded;
+mod policy;
 mod redis;
 mod scheduler;
 mod servers;

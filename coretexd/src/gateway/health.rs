@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use coretex_core::bus::Health;
+use coretex_core::policy::KernelStatus;
 use serde::Serialize;
 
 use super::{App, json};
@@ -71,23 +72,46 @@ impl App {
         }
     }
 
-    /// Which policy is in force.
-    pub(super) async fn check_policy(&self) -> Check {
-        match tokio::time::timeout(PROBE_TIMEOUT, self.services.kernel.snapshots()).await {
-            Ok(Ok(snapshots)) => Check {
-                ok: true,
-                detail: snapshots.into_iter().next().unwrap_or_default(),
+    /// How policy is doing.
+    pub(super) async fn policy_status(&self) -> Result<KernelStatus, String> {
+        tokio::time::timeout(PROBE_TIMEOUT, self.services.kernel.status())
+            .await
+            .map_err(|_| "no answer within 1s".to_owned())
+    }
+
+    /// Which policy is in force, what of it is out of force, and which sources are missing. Only a source that was never read
+    /// is a no: whatever else is wrong, there are decisions.
+    async fn check_policy(&self) -> Check {
+        match self.policy_status().await {
+            Ok(status) => Check {
+                ok: status.is_ready(),
+                detail: describe(&status),
             },
-            Ok(Err(error)) => Check {
-                ok: false,
-                detail: error.to_string(),
-            },
-            Err(_) => Check {
-                ok: false,
-                detail: "no answer within 1s".to_owned(),
-            },
+            Err(detail) => Check { ok: false, detail },
         }
     }
+}
+
+/// The snapshot id; then what is wrong, if anything.
+fn describe(status: &KernelStatus) -> String {
+    let snapshot = status.snapshot.iter().cloned();
+    let missing = status
+        .sources
+        .iter()
+        .filter(|source| !source.ok)
+        .map(|source| format!("missing {}: {}", source.name, source.detail));
+    let refused = status.quarantined.iter().map(|fragment| {
+        let instead = if fragment.last_good {
+            "its last good text is in force"
+        } else {
+            "not in force"
+        };
+        format!("fragment {} refused, {instead}", fragment.fragment)
+    });
+    let failing = status.last_error.iter().filter(|_| status.is_ready());
+    let failing = failing.map(|error| format!("not reloaded: {error}"));
+    let parts: Vec<String> = snapshot.chain(missing).chain(refused).chain(failing).collect();
+    parts.join("; ")
 }
 
 /// `GET /ready`: 200 if bus, store and policy are there and the process is not stopping, else 503; both say which.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use coretex_core::bus::Health;
+use coretex_core::policy::{KernelStatus, Quarantined, SourceStatus};
 use serde::Serialize;
 
 use super::{App, json};
@@ -35,7 +36,10 @@ struct Nats {
 struct Policy {
     error: String,
     ok: bool,
+    quarantined: Vec<Quarantined>,
+    rules: usize,
     snapshot: String,
+    sources: Vec<SourceStatus>,
 }
 
 #[derive(Serialize)]
@@ -55,7 +59,7 @@ pub(super) async fn get(State(app): State<Arc<App>>) -> Response {
         let counts = tokio::time::timeout(Duration::from_secs(1), app.services.jobs.counts()).await;
         counts.ok()?.ok()
     };
-    let (store, policy, counts) = tokio::join!(app.check_store(), app.check_policy(), counts);
+    let (store, policy, counts) = tokio::join!(app.check_store(), app.policy_status(), counts);
     let bus = match &*app.services.bus.health().borrow() {
         Health::Connected { server } => Nats {
             connected: true,
@@ -78,15 +82,7 @@ pub(super) async fn get(State(app): State<Arc<App>>) -> Response {
         jobs: counts.map(|counts| counts.into_iter().map(|(state, n)| (state.as_str(), n)).collect()),
         mode: app.services.mode,
         nats: bus,
-        policy: Policy {
-            error: if policy.ok {
-                String::new()
-            } else {
-                policy.detail.clone()
-            },
-            ok: policy.ok,
-            snapshot: if policy.ok { policy.detail } else { String::new() },
-        },
+        policy: policy_status(policy),
         redis: Redis {
             error: store.detail,
             ok: store.ok,
@@ -98,4 +94,19 @@ pub(super) async fn get(State(app): State<Arc<App>>) -> Response {
             count: app.services.workers.live(now).len(),
         },
     })
+}
+
+fn policy_status(status: Result<KernelStatus, String>) -> Policy {
+    let (status, error) = match status {
+        Ok(status) => (status, None),
+        Err(error) => (KernelStatus::default(), Some(error)),
+    };
+    Policy {
+        ok: error.is_none() && status.is_ready(),
+        error: error.or(status.last_error).unwrap_or_default(),
+        quarantined: status.quarantined,
+        rules: status.rules,
+        snapshot: status.snapshot.unwrap_or_default(),
+        sources: status.sources,
+    }
 }

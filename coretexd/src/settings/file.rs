@@ -28,6 +28,8 @@ pub struct FileSettings {
     pub redis: RedisSection,
     /// Where other files are.
     pub paths: PathsSection,
+    /// Policy.
+    pub policy: PolicySection,
     /// Scheduler.
     pub scheduler: SchedulerSection,
     /// Logs.
@@ -90,8 +92,30 @@ pub struct PathsSection {
     pub pools: Option<PathBuf>,
     /// How long jobs may take.
     pub timeouts: Option<PathBuf>,
-    /// The policy.
+    /// The base policy: a file, or an address that starts with `http://` or `https://`.
     pub policy: Option<PathBuf>,
+}
+
+/// `policy:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicySection {
+    /// The key that the base policy must be signed with.
+    pub public_key: Option<String>,
+    /// Its signature.
+    pub signature: Option<String>,
+    /// The file that its signature is in.
+    pub signature_path: Option<PathBuf>,
+    /// How often policy is read again.
+    pub reload_interval: Option<Span>,
+    /// Whether fragments from the configuration store count.
+    pub fragments: Option<bool>,
+    /// The scope of their document.
+    pub scope: Option<String>,
+    /// The id of their document.
+    pub id: Option<String>,
+    /// The member of the document that holds them.
+    pub key: Option<String>,
 }
 
 /// `scheduler:`

@@ -61,8 +61,8 @@ pub struct Flags {
     /// Time limits [env: TIMEOUT_CONFIG_PATH, default: config/timeouts.yaml]
     #[arg(long, value_name = "FILE")]
     pub timeouts: Option<PathBuf>,
-    /// Policy [env: SAFETY_POLICY_PATH, default: config/safety.yaml]
-    #[arg(long, value_name = "FILE")]
+    /// Base policy [env: SAFETY_POLICY_URL, SAFETY_POLICY_PATH, default: config/safety.yaml]
+    #[arg(long, value_name = "FILE|URL")]
     pub policy: Option<PathBuf>,
     /// How long to try to reach NATS and Redis at start [env: CORETEX_CONNECT_TIMEOUT, default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = span)]

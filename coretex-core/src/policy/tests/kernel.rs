@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::in_process::InProcessBus;
 use crate::jobs::Decision;
-use crate::policy::{Kernel, LoadError, LocalKernel};
+use crate::policy::{Base, Kernel, LoadError, LocalKernel};
 use crate::protocol::agent::PolicyCheckRequest;
 use crate::time::Timestamp;
 
@@ -84,7 +85,7 @@ async fn no_policy_is_no_yes() {
     let path = folder.path().join("safety.yaml");
     assert!(matches!(LocalKernel::load(&path).await, Err(LoadError::Read { .. })));
 
-    let kernel = LocalKernel::new(&path, Duration::from_secs(30));
+    let kernel = LocalKernel::new(Some(Base::file(&path)), Duration::from_secs(30));
     let error = kernel.check(&request(), Timestamp::ZERO).await.unwrap_err();
     assert!(error.to_string().contains("no policy is loaded"), "{error}");
     kernel.reload().await.unwrap_err();
@@ -166,11 +167,11 @@ async fn the_file_is_watched_by_interval() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("safety.yaml");
     std::fs::write(&path, DENY).unwrap();
-    let kernel = Arc::new(LocalKernel::new(&path, Duration::from_millis(5)));
+    let kernel = Arc::new(LocalKernel::new(Some(Base::file(&path)), Duration::from_millis(5)));
     kernel.reload().await.unwrap();
     let stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(Arc::clone(&kernel).run(stop.clone()));
+    tasks.spawn(Arc::clone(&kernel).run(Arc::new(InProcessBus::new()), stop.clone()));
     std::fs::write(&path, ASK).unwrap();
     tokio::time::timeout(Duration::from_secs(20), async {
         while decision(&kernel).await != Decision::RequireApproval {

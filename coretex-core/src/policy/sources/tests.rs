@@ -1,0 +1,5 @@
+//! docs/spec/policy.md §8, source by source.
+
+mod base;
+mod fragments;
+mod signature;
