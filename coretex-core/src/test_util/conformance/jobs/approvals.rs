@@ -209,12 +209,14 @@ pub async fn approvals_are_due(fixture: &Fixture) {
     // A vote does not put it off; a new decision does.
     apply(fixture, votes(&early, "anna", scene.secs(5))).await;
     assert_eq!(due(fixture, &scene, scene.secs(21)).await, std::slice::from_ref(&early));
+    apply(fixture, change(&early, JobEvent::Rejudge, scene.secs(9))).await;
     apply(fixture, asks(&early, scene.secs(10), Some(Duration::from_secs(50)))).await;
     assert_eq!(due(fixture, &scene, scene.secs(59)).await, std::slice::from_ref(&late));
     assert_eq!(
         due(fixture, &scene, scene.secs(60)).await,
         [late.clone(), early.clone()]
     );
+    apply(fixture, change(&early, JobEvent::Rejudge, scene.secs(9))).await;
     apply(fixture, asks(&early, scene.secs(11), None)).await;
     assert_eq!(due(fixture, &scene, scene.secs(99)).await, std::slice::from_ref(&late));
 }
