@@ -1,6 +1,7 @@
 //! May this job run, and within which limits? See `docs/spec/policy.md`.
 
 pub mod bundles;
+pub mod cases;
 mod checks;
 mod compile;
 mod conditions;

@@ -74,6 +74,11 @@ impl Api {
         self.send(Method::POST, path, &[], Some(body), header).await
     }
 
+    /// `PUT /api/v1/<path…>`
+    pub(crate) async fn put(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+        self.send(Method::PUT, path, &[], Some(body), None).await
+    }
+
     async fn send(
         &self,
         method: Method,

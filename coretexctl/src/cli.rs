@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{approval, audit, bench, completions, config, decision, job, key, status, worker};
+use crate::commands::{approval, audit, bench, completions, config, decision, job, key, policy, status, worker};
 use crate::output::Format;
 use crate::settings::parse_duration;
 
@@ -106,6 +106,9 @@ pub(crate) enum Command {
     /// See what policy decided, and on what
     #[command(subcommand, visible_alias = "decisions")]
     Decision(decision::Command),
+    /// Write, try, publish and explain policy
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Make API keys
     #[command(subcommand, visible_alias = "keys")]
     Key(key::Command),

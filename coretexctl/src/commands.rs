@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod decision;
 pub(crate) mod job;
 pub(crate) mod key;
+pub(crate) mod policy;
 pub(crate) mod status;
 pub(crate) mod worker;
 
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         out: Output::new(cli.global.output),
     };
     match cli.command {
+        Command::Policy(command) => policy::run(command, &context).await,
         Command::Key(command) => key::run(&command, context.out),
         Command::Job(command) => job::run(command, &context).await,
         Command::Worker(command) => worker::run(command, &context).await,

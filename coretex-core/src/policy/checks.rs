@@ -134,24 +134,32 @@ impl Checks {
     }
 
     async fn request(&self, question: Question) -> Result<PolicyCheckRequest, CheckError> {
-        let topic = question.topic.trim();
-        if topic.is_empty() {
+        if question.topic.trim().is_empty() {
             return Err(CheckError::TopicRequired);
         }
-        let tenant = first([&question.tenant, &question.org_id, self.default_tenant.as_str()]);
-        let effective_config = match question.effective_config {
-            Some(json) => json.into_bytes(),
+        let default_tenant = self.default_tenant.as_str();
+        let effective_config = match &question.effective_config {
+            Some(json) => json.clone().into_bytes(),
             None => {
                 let scopes = Scopes {
-                    org: first([&question.org_id, &tenant]),
-                    team: question.team_id,
-                    workflow: question.workflow_id,
-                    step: question.step_id,
+                    org: first([&question.org_id, &question.tenant, default_tenant]),
+                    team: question.team_id.clone(),
+                    workflow: question.workflow_id.clone(),
+                    step: question.step_id.clone(),
                 };
                 let snapshot = self.config.effective(&scopes).await?;
                 serde_json::to_vec(&snapshot).unwrap_or_default()
             }
         };
+        Ok(question.into_request(default_tenant, effective_config))
+    }
+}
+
+impl Question {
+    /// The question as the protocol puts it, for the tenant that it names, or its organisation, or else `default_tenant`.
+    pub(super) fn into_request(self, default_tenant: &str, effective_config: Vec<u8>) -> PolicyCheckRequest {
+        let question = self;
+        let tenant = first([&question.tenant, &question.org_id, default_tenant]);
         let principal_id = trimmed(&question.principal_id);
         let meta = JobMetadata {
             tenant_id: first([&question.meta_tenant_id, &tenant]),
@@ -164,9 +172,9 @@ impl Checks {
             pack_id: trimmed(&question.pack_id),
             labels: question.meta_labels,
         };
-        Ok(PolicyCheckRequest {
+        PolicyCheckRequest {
             job_id: trimmed(&question.job_id),
-            topic: topic.to_owned(),
+            topic: trimmed(&question.topic),
             tenant,
             priority: priority(&question.priority).into(),
             estimated_cost: question.estimated_cost,
@@ -177,7 +185,7 @@ impl Checks {
             effective_config,
             meta: Some(meta),
             ..PolicyCheckRequest::default()
-        })
+        }
     }
 }
 

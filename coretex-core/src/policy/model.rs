@@ -314,7 +314,7 @@ fields!(Diff {
     "deny_path_globs" => deny_path_globs,
 });
 
-const WORDS: &str = "allow, deny, require_approval, allow_with_constraints or throttle";
+pub(super) const WORDS: &str = "allow, deny, require_approval, allow_with_constraints or throttle";
 const DEFAULT_WORDS: &str = "allow, deny or require_approval";
 
 impl Rule {
@@ -334,7 +334,7 @@ fn check_rule(rule: &mut Rule, place: Place, mark: (usize, usize), at: &Cursor) 
     at.in_rule(mark, &rule.id);
 }
 
-fn decision(word: &str) -> Option<Decision> {
+pub(super) fn decision(word: &str) -> Option<Decision> {
     Some(match word.trim().to_lowercase().as_str() {
         "allow" | "permit" => Decision::Allow,
         "deny" | "block" => Decision::Deny,

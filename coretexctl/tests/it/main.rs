@@ -3,5 +3,6 @@
 mod governance;
 mod jobs;
 mod operators;
+mod policy;
 mod stub;
 mod usage;
