@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 /// Longer than any test: what happens within it happens because of a notice.
 const NEVER: Duration = Duration::from_secs(3_600);
 
-async fn embedded() -> (Stores, Option<RedisServer>) {
+fn embedded() -> (Stores, Option<RedisServer>) {
     let stores = EmbeddedStores::open(&Location::Memory, &Options::default()).expect("stores");
     (stores.stores(), None)
 }
@@ -127,7 +127,7 @@ async fn changes_reach_every_kernel((stores, _server): (Stores, Option<RedisServ
 
 #[tokio::test]
 async fn changes_reach_every_kernel_on_embedded() {
-    changes_reach_every_kernel(embedded().await).await;
+    changes_reach_every_kernel(embedded()).await;
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ impl ConfigStore for Flaky {
 
 #[tokio::test]
 async fn jobs_wait_until_the_fragments_are_read() {
-    let (stores, _) = embedded().await;
+    let (stores, _) = embedded();
     let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new());
     let config = ConfigService::new(Arc::clone(&stores.config), Arc::clone(&bus), Clock::system());
     write(&config, json!({"secops/a": deny("job.default")})).await;

@@ -162,3 +162,78 @@ fn every_variable_is_documented() {
         );
     }
 }
+
+#[test]
+fn where_policy_comes_from() {
+    use coretex_core::policy::{PublicKey, Signature, Signed};
+    let read = |pairs: &[(&str, &str)]| settle(&[], pairs, "").map(|settings| settings.scheduler.policy);
+    let file = |path: &str| Some(PolicyPlace::File(path.into()));
+    let default = PolicySettings::default();
+    for (pairs, base) in [
+        (vec![], file("config/safety.yaml")),
+        (vec![("SAFETY_POLICY_PATH", "")], file("config/safety.yaml")),
+        (vec![("SAFETY_POLICY_PATH", " ")], None),
+        (vec![("SAFETY_POLICY_PATH", "a.yaml")], file("a.yaml")),
+        (
+            vec![("SAFETY_POLICY_PATH", "a.yaml"), ("SAFETY_POLICY_URL", "b.yaml")],
+            file("b.yaml"),
+        ),
+        (
+            vec![("SAFETY_POLICY_URL", "https://p.example/x")],
+            Some(PolicyPlace::Url(ServerUrl::new("https://p.example/x"))),
+        ),
+    ] {
+        let expected = PolicySettings {
+            base,
+            ..default.clone()
+        };
+        assert_eq!(read(&pairs).unwrap(), expected, "{pairs:?}");
+    }
+    for value in ["1", "0", "false"] {
+        let policy = read(&[("SAFETY_POLICY_CONFIG_DISABLE", value)]).unwrap();
+        assert_eq!(policy.fragments, None);
+    }
+    let policy = read(&[
+        ("SAFETY_POLICY_CONFIG_SCOPE", "org"),
+        ("SAFETY_POLICY_CONFIG_ID", "acme"),
+        ("SAFETY_POLICY_CONFIG_KEY", "rules"),
+        ("SAFETY_POLICY_RELOAD_INTERVAL", "5s"),
+    ])
+    .unwrap();
+    assert_eq!(policy.reload_interval, Span(Duration::from_secs(5)));
+    let place = policy.fragments.unwrap();
+    assert_eq!((&*place.scope, &*place.id, &*place.key), ("org", "acme", "rules"));
+
+    let (key, signature) = ("07".repeat(32), "08".repeat(64));
+    let signed = Signed::by(key.parse::<PublicKey>().unwrap());
+    for (name, value, expected) in [
+        ("SAFETY_POLICY_URL", "x", signed.clone()),
+        (
+            "SAFETY_POLICY_SIGNATURE",
+            &*signature,
+            signed.clone().with_signature(signature.parse::<Signature>().unwrap()),
+        ),
+        (
+            "SAFETY_POLICY_SIGNATURE_PATH",
+            "x.sig",
+            signed.with_signature_file("x.sig"),
+        ),
+    ] {
+        let policy = read(&[("SAFETY_POLICY_PUBLIC_KEY", &key), (name, value)]).unwrap();
+        assert_eq!(policy.signed, Some(expected), "{name}");
+    }
+    let Invalid(problems) = read(&[
+        ("SAFETY_POLICY_PUBLIC_KEY", &key[2..]),
+        ("SAFETY_POLICY_SIGNATURE", "?"),
+        ("SAFETY_POLICY_RELOAD_INTERVAL", "0s"),
+    ])
+    .unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "invalid SAFETY_POLICY_PUBLIC_KEY: invalid key length: 31 bytes instead of 32",
+            "invalid SAFETY_POLICY_SIGNATURE: invalid signature encoding: neither hex nor base64",
+            "SAFETY_POLICY_RELOAD_INTERVAL: must be more than zero",
+        ]
+    );
+}
