@@ -48,9 +48,7 @@ fn show(case: &Value, now: Timestamp) -> String {
         ("job hash", doc.text("job_hash").to_owned()),
     ]);
     let mut votes = table(&["when", "who", "role", "reason", "note"]);
-    let mut voted = false;
     for vote in doc.get("votes").items() {
-        voted = true;
         votes.add_row(vec![
             vote.time("at"),
             vote.text("by").to_owned(),
@@ -59,7 +57,7 @@ fn show(case: &Value, now: Timestamp) -> String {
             vote.text("note").to_owned(),
         ]);
     }
-    if voted {
+    if !votes.is_empty() {
         text.push_str("\n\n");
         text.push_str(&render(&votes));
     }
