@@ -107,7 +107,8 @@ fn audit_server(entries: Vec<AuditEntry>) -> Stub {
 
 #[test]
 fn the_log_is_shown_line_by_line() {
-    let server = audit_server(entries(5));
+    let written = entries(5);
+    let server = audit_server(written.clone());
     let done = server.ctl(&["audit", "tail"]).assert().success();
     assert_eq!(
         stdout(&done),
@@ -119,7 +120,7 @@ fn the_log_is_shown_line_by_line() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("an entry"))
         .collect();
-    assert_eq!(lines, entries(5));
+    assert_eq!(lines, written);
 }
 
 #[test]
