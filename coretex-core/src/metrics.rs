@@ -42,3 +42,9 @@ pub const POLICY_RULES: &str = "coretex_policy_rules";
 pub const POLICY_QUARANTINED: &str = "coretex_policy_quarantined_fragments";
 /// Decisions of the kernel in this process, by decision.
 pub const POLICY_DECISIONS: &str = "coretex_policy_decisions_total";
+/// Questions that a kernel answered over gRPC, by method and code.
+pub const KERNEL_SERVED: &str = "coretex_kernel_served_total";
+/// Questions to a kernel in another process, by outcome.
+pub const KERNEL_ASKED: &str = "coretex_kernel_asked_total";
+/// 1 while a kernel in another process is not asked because it does not answer.
+pub const KERNEL_CIRCUIT_OPEN: &str = "coretex_kernel_circuit_open";

@@ -22,9 +22,12 @@ pub mod model;
 mod parts;
 mod problem;
 mod read;
+#[cfg(feature = "grpc")]
+pub mod remote;
 mod sources;
 mod status;
 mod terms;
+pub mod wire;
 mod words;
 
 use std::fmt;

@@ -14,7 +14,7 @@ macro_rules! env_vars {
 env_vars! {
     /// The settings file (default `config/system.yaml`, read only if it is there).
     CONFIG = "CORETEX_CONFIG";
-    /// Roles of this process, comma separated: `gateway`, `scheduler`, `all` (default).
+    /// Roles of this process, comma separated: `gateway`, `scheduler`, `safety-kernel`, `all` (default).
     ROLES = "CORETEX_ROLES";
     /// Embedded mode: the data folder (default `./coretex-data`), or `:memory:` to keep nothing.
     DATA_DIR = "CORETEX_DATA_DIR";
@@ -90,6 +90,17 @@ env_vars! {
     SAFETY_POLICY_CONFIG_ID = "SAFETY_POLICY_CONFIG_ID";
     /// The member of that document that holds the fragments (default `bundles`).
     SAFETY_POLICY_CONFIG_KEY = "SAFETY_POLICY_CONFIG_KEY";
+    /// Where the safety kernel listens for gRPC (default `localhost:50051` if the role `safety-kernel` is named); in a process
+    /// without that role, where it is asked.
+    SAFETY_KERNEL_ADDR = "SAFETY_KERNEL_ADDR";
+    /// The certificate that the safety kernel shows, PEM. With `SAFETY_KERNEL_TLS_KEY`, switches to TLS.
+    SAFETY_KERNEL_TLS_CERT = "SAFETY_KERNEL_TLS_CERT";
+    /// The key of that certificate, PEM.
+    SAFETY_KERNEL_TLS_KEY = "SAFETY_KERNEL_TLS_KEY";
+    /// The authorities that those who ask the safety kernel trust, PEM; switches to TLS.
+    SAFETY_KERNEL_TLS_CA = "SAFETY_KERNEL_TLS_CA";
+    /// Without effect: TLS is spoken exactly when its files are named.
+    SAFETY_KERNEL_INSECURE = "SAFETY_KERNEL_INSECURE";
     /// `retry` (default): a job waits while policy cannot be asked; `deny`: it is denied for good.
     SAFETY_FAIL_MODE = "SAFETY_FAIL_MODE";
     /// What happens to a job whose worker is lost after it accepted: `fail`, `wait` or `redispatch`. Unset: it fails, unless

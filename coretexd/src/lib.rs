@@ -19,6 +19,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use clap::ValueEnum as _;
 use coretex_core::error::chain;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -151,10 +152,15 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<(), Fai
     } else {
         None
     };
+    let kernel_port = match &settings.kernel.serve {
+        Some(serve) => Some((serve, listen("gRPC of the safety kernel", serve.addr).await?)),
+        None => None,
+    };
+    let kernel_addr = kernel_port.as_ref().map(|(serve, port)| address(port, serve.addr));
     let metrics_addr = address(&operator_port, settings.http.metrics_addr);
     let http_addr = http_port.as_ref().map(|port| address(port, settings.http.addr));
 
-    let documents = Documents::load(&settings.scheduler).await?;
+    let documents = Documents::load(settings).await?;
 
     // What outlives the drain: operators watch it until the end.
     let operators = TaskTracker::new();
@@ -171,6 +177,10 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<(), Fai
         .await
         .map_err(|error| Failure::Start(chain(&error)))?;
     let services = roles::services(settings, &platform, connected.mode)?;
+    let kernel_server = match kernel_port {
+        Some((serve, port)) => Some(roles::kernel_server(serve, Arc::clone(&platform.kernel), port)?),
+        None => None,
+    };
     let draining = CancellationToken::new();
     let gateway = Gateway::new(services, &settings.http, draining.clone());
     let echo = if settings.echo_worker {
@@ -184,9 +194,17 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<(), Fai
     if let Some(port) = http_port {
         http.spawn(Server::new(port, gateway.router()).run(closing.clone()));
     }
+    if let Some(server) = kernel_server {
+        let closing = closing.clone();
+        http.spawn(async move {
+            if let Err(error) = server.run(closing).await {
+                error!(error = %chain(&error), "the safety kernel is not served any more");
+            }
+        });
+    }
     http.close();
     drop(ready_gateway.set(gateway.clone()));
-    announce(settings, http_addr, metrics_addr, begun);
+    announce(settings, http_addr, kernel_addr, metrics_addr, begun);
 
     stop.cancelled().await;
 
@@ -253,7 +271,13 @@ async fn echo_worker(platform: &coretex_core::platform::Platform) -> Result<core
         .map_err(|error| Failure::Start(chain(&error)))
 }
 
-fn announce(settings: &Settings, http: Option<SocketAddr>, metrics: SocketAddr, begun: Instant) {
+fn announce(
+    settings: &Settings,
+    http: Option<SocketAddr>,
+    kernel: Option<SocketAddr>,
+    metrics: SocketAddr,
+    begun: Instant,
+) {
     if settings.http.api_key.is_none() && settings.http.keys.is_empty() && http.is_some() {
         if settings.http.insecure_open {
             warn!("no API key is set: everybody who can reach the port can do everything");
@@ -268,10 +292,11 @@ fn announce(settings: &Settings, http: Option<SocketAddr>, metrics: SocketAddr, 
     let roles: Vec<String> = settings
         .roles
         .iter()
-        .map(|role| format!("{role:?}").to_lowercase())
+        .filter_map(|role| role.to_possible_value().map(|role| role.get_name().to_owned()))
         .collect();
     info!(
         http = http.map(|addr| format!("http://{addr}")),
+        kernel = kernel.map(|addr| addr.to_string()),
         metrics = format!("http://{metrics}/metrics"),
         state,
         roles = roles.join(","),

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         if cli.flags.check_config {
-            return Documents::load(&settings.scheduler).await.map(|_| {
+            return Documents::load(&settings).await.map(|_| {
                 tracing::info!("settings and files are fine");
             });
         }

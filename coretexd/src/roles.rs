@@ -12,20 +12,22 @@ use coretex_core::backend::redis::{RedisOptions, RedisStores};
 use coretex_core::bus::{self, Bus};
 use coretex_core::error::{StoreError, chain};
 use coretex_core::platform::Platform;
+use coretex_core::policy::remote::{KernelServer, RemoteKernel, RemoteOptions};
 use coretex_core::policy::{Base, Fragments, Kernel, LocalKernel};
 use coretex_core::protocol::TenantId;
 use coretex_core::routing::{Routing, Timeouts};
 use coretex_core::scheduler::{Options as SchedulerOptions, WorkerLost};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use crate::Failure;
 use crate::gateway::Services;
 use crate::policy_fetch::HttpFetch;
 use crate::settings::{
-    Backend, DEFAULT_POLICY, DataDir, PolicyPlace, PolicySettings, Role, SafetyFailMode, SchedulerSettings, ServerUrl,
-    Settings, WorkerLostAction,
+    Backend, DEFAULT_POLICY, DataDir, PolicyPlace, PolicySettings, RemoteSettings, Role, SafetyFailMode, ServeSettings,
+    ServerUrl, Settings, WorkerLostAction,
 };
+use crate::{Failure, env_vars};
 
 /// What holds the files that are shipped, so that the daemon runs from any folder.
 const POOLS: &str = include_str!("../../config/pools.yaml");
@@ -39,8 +41,17 @@ pub struct Documents {
     pub routing: Routing,
     /// How long jobs may take.
     pub timeouts: Timeouts,
-    /// Who decides, once the fragments are read too.
-    pub kernel: LocalKernel,
+    /// Who decides.
+    pub kernel: Source,
+}
+
+/// Who decides.
+#[derive(Debug)]
+pub enum Source {
+    /// This process, once the fragments are read too.
+    Local(Box<LocalKernel>),
+    /// Another.
+    Remote(Arc<RemoteKernel>),
 }
 
 impl Documents {
@@ -48,7 +59,8 @@ impl Documents {
     ///
     /// # Errors
     /// [`Failure::Settings`] names file, line and key.
-    pub async fn load(settings: &SchedulerSettings) -> Result<Self, Failure> {
+    pub async fn load(all: &Settings) -> Result<Self, Failure> {
+        let settings = &all.scheduler;
         let shipped = |path: &Path, default: &str| path == Path::new(default) && !path.exists();
         let routing = if shipped(&settings.pools, "config/pools.yaml") {
             Routing::from_yaml("built-in pools.yaml", POOLS)
@@ -60,7 +72,12 @@ impl Documents {
         } else {
             Timeouts::load(&settings.timeouts)
         };
-        let kernel = kernel(&settings.policy).await;
+        let kernel = match &all.kernel.ask {
+            Some(remote) => dial(remote).map(|kernel| Source::Remote(Arc::new(kernel))),
+            None => kernel(&settings.policy)
+                .await
+                .map(|kernel| Source::Local(Box::new(kernel))),
+        };
         let mut problems = Vec::new();
         let mut keep = |problem: String| problems.push(problem);
         let routing = routing.map_err(|error| keep(chain(&error))).ok();
@@ -102,6 +119,38 @@ async fn kernel(settings: &PolicySettings) -> Result<LocalKernel, String> {
         Ok(_) => Ok(kernel),
         Err(error) => Err(chain(&error)),
     }
+}
+
+/// A kernel in another process; it is not reached yet.
+fn dial(remote: &RemoteSettings) -> Result<RemoteKernel, String> {
+    let authorities = remote.authorities()?;
+    RemoteKernel::dial(&remote.addr, authorities.as_ref(), &RemoteOptions::default())
+        .inspect(|_| {
+            info!(
+                kernel = remote.addr,
+                tls = authorities.is_some(),
+                "decisions come from a kernel elsewhere"
+            );
+        })
+        .map_err(|error| format!("{}: {}", env_vars::SAFETY_KERNEL_ADDR, chain(&error)))
+}
+
+/// The kernel of this process, for others, on a bound port.
+///
+/// # Errors
+/// [`Failure::Settings`] if certificate or key are of no use.
+pub fn kernel_server(
+    settings: &ServeSettings,
+    kernel: Arc<dyn Kernel>,
+    listener: TcpListener,
+) -> Result<KernelServer, Failure> {
+    let identity = settings
+        .identity()
+        .map_err(|problem| Failure::Settings(crate::settings::Invalid(vec![problem])))?;
+    if identity.is_none() && !settings.addr.ip().is_loopback() {
+        warn!(addr = %settings.addr, "the safety kernel serves other machines in plain text");
+    }
+    KernelServer::new(kernel, listener, identity.as_ref()).map_err(|error| Failure::Start(chain(&error)))
 }
 
 /// Bus and stores, connected.
@@ -206,26 +255,36 @@ async fn redis_within(
     }
 }
 
-/// Starts the roles of this process on what is connected.
-///
-/// # Errors
-/// [`bus::Error`] if the bus cannot be subscribed to.
-pub async fn start(settings: &Settings, documents: Documents, connected: &Connected) -> Result<Platform, bus::Error> {
-    let policy = match &settings.scheduler.policy.fragments {
-        Some(place) => documents.kernel.with_fragments(Fragments::at(
+/// Adds the fragments of policy.
+async fn complete(kernel: LocalKernel, settings: &Settings, connected: &Connected) -> LocalKernel {
+    let kernel = match &settings.scheduler.policy.fragments {
+        Some(place) => kernel.with_fragments(Fragments::at(
             Arc::clone(&connected.stores.config),
             &place.scope,
             &place.id,
             &place.key,
         )),
-        None => documents.kernel,
+        None => kernel,
     };
     // What cannot be read now is tried again while jobs wait; the base policy was read before.
-    if let Err(error) = policy.reload().await {
+    if let Err(error) = kernel.reload().await {
         error!(error = %chain(&error), "policy is not complete; until it is, there are no decisions");
     }
-    let policy = Arc::new(policy);
-    let kernel: Arc<dyn Kernel> = Arc::clone(&policy) as Arc<dyn Kernel>;
+    kernel
+}
+
+/// Starts the roles of this process on what is connected.
+///
+/// # Errors
+/// [`bus::Error`] if the bus cannot be subscribed to.
+pub async fn start(settings: &Settings, documents: Documents, connected: &Connected) -> Result<Platform, bus::Error> {
+    let (kernel, local) = match documents.kernel {
+        Source::Local(kernel) => {
+            let kernel = Arc::new(complete(*kernel, settings, connected).await);
+            (Arc::clone(&kernel) as Arc<dyn Kernel>, Some(kernel))
+        }
+        Source::Remote(kernel) => (kernel as Arc<dyn Kernel>, None),
+    };
     let builder = Platform::builder(Arc::clone(&connected.bus), connected.stores.clone(), kernel)
         .routing(documents.routing)
         .timeouts(documents.timeouts);
@@ -246,8 +305,10 @@ pub async fn start(settings: &Settings, documents: Documents, connected: &Connec
         builder.without_scheduler()
     };
     let platform = builder.start().await?;
-    let bus = Arc::clone(&connected.bus);
-    platform.spawn(|stop| policy.run(bus, stop));
+    if let Some(policy) = local {
+        let bus = Arc::clone(&connected.bus);
+        platform.spawn(|stop| policy.run(bus, stop));
+    }
     Ok(platform)
 }
 

@@ -3,6 +3,7 @@
 mod duration;
 mod file;
 mod flags;
+mod kernel;
 mod keys;
 mod policy;
 mod secret;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use duration::{InvalidSpan, Span};
 pub use file::FileSettings;
 pub use flags::{Cli, Command, Flags};
+pub use kernel::{IdentityFiles, KernelSettings, RemoteSettings, ServeSettings};
 pub use keys::{KeyEntry, KeyHash, KeyRole};
 pub use policy::{DEFAULT_POLICY, FragmentsPlace, PolicyPlace, PolicySettings};
 pub use secret::{Secret, ServerUrl, normalize, redact};
@@ -35,6 +37,10 @@ pub enum Role {
     Gateway,
     /// Judges, places and follows jobs.
     Scheduler,
+    /// Answers the schedulers and gateways of other processes, over gRPC.
+    #[serde(rename = "safety-kernel")]
+    #[value(name = "safety-kernel", alias = "kernel")]
+    SafetyKernel,
     /// Everything.
     All,
 }
@@ -259,6 +265,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The scheduler's part.
     pub scheduler: SchedulerSettings,
+    /// The kernel's part.
+    pub kernel: KernelSettings,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which lines are written.
@@ -419,12 +427,13 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             .map(|role| Role::from_str(role.trim(), true).map_err(|_| format!("`{role}` is no role")))
             .collect::<Result<Vec<_>, _>>()
     });
-    let roles = roles(
-        Some(flags.role.clone())
-            .filter(|roles| !roles.is_empty())
-            .or(env_roles)
-            .or(file.roles),
-    );
+    let named = Some(flags.role.clone())
+        .filter(|roles| !roles.is_empty())
+        .or(env_roles)
+        .or(file.roles);
+    let kernel_named = named.as_ref().is_some_and(|roles| roles.contains(&Role::SafetyKernel));
+    let roles = roles(named);
+    let kernel = kernel::resolve(&mut layers, &roles, kernel_named, file.kernel);
 
     let data_dir = flags
         .data_dir
@@ -458,7 +467,9 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             None
         }
     };
-    if matches!(backend, Some(Backend::Embedded { .. })) && roles.len() < 2 {
+    if matches!(backend, Some(Backend::Embedded { .. }))
+        && !(roles.contains(&Role::Gateway) && roles.contains(&Role::Scheduler))
+    {
         layers.problems.push(format!(
             "--role: embedded mode keeps everything in one process, so it has all roles; set {} and {} to split them",
             env_vars::NATS_URL,
@@ -575,6 +586,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             tenant,
             http,
             scheduler,
+            kernel,
             log_format,
             log_filter,
             echo_worker: flags.echo_worker,
@@ -586,7 +598,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
 fn roles(named: Option<Vec<Role>>) -> BTreeSet<Role> {
     let named = named.unwrap_or_else(|| vec![Role::All]);
     if named.is_empty() || named.contains(&Role::All) {
-        BTreeSet::from([Role::Gateway, Role::Scheduler])
+        BTreeSet::from([Role::Gateway, Role::Scheduler, Role::SafetyKernel])
     } else {
         named.into_iter().collect()
     }

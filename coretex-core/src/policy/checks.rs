@@ -8,9 +8,7 @@ use crate::config::{ConfigService, Scopes};
 use crate::error::StoreError;
 use crate::jobs::DecisionRecord;
 use crate::protocol::TenantId;
-use crate::protocol::agent::{
-    ActorType, ApprovalTerms, Budget, JobMetadata, JobPriority, PolicyCheckRequest, PolicyCheckResponse,
-};
+use crate::protocol::agent::{ActorType, Budget, JobMetadata, JobPriority, PolicyCheckRequest};
 use crate::time::Clock;
 
 /// A job that might be, as somebody describes it.
@@ -216,31 +214,5 @@ fn priority(word: &str) -> JobPriority {
         "batch" => JobPriority::Batch,
         "critical" => JobPriority::Critical,
         _ => JobPriority::Interactive,
-    }
-}
-
-/// A decision as it goes over the wire, without what matched in words: `explanation` is for whoever asked for one.
-impl From<&DecisionRecord> for PolicyCheckResponse {
-    fn from(record: &DecisionRecord) -> Self {
-        Self {
-            decision: record.decision.to_proto().into(),
-            reason: record.reason.clone(),
-            redacted_context_ptr: String::new(),
-            policy_snapshot: record.policy_snapshot.clone(),
-            rule_id: record.rule_id.clone(),
-            constraints: record.constraints.clone(),
-            approval_required: record.approval_required,
-            approval_ref: record.approval_ref.clone(),
-            remediations: record.remediations.clone(),
-            matched: record.matched.clone(),
-            approval_terms: record.terms.as_ref().map(|terms| ApprovalTerms {
-                quorum: terms.quorum,
-                expires_after_ms: terms
-                    .expires_after
-                    .map_or(0, |after| i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
-                on_expiry: terms.on_expiry.as_str().to_owned(),
-            }),
-            explanation: String::new(),
-        }
     }
 }

@@ -32,6 +32,8 @@ pub struct FileSettings {
     pub policy: PolicySection,
     /// Scheduler.
     pub scheduler: SchedulerSection,
+    /// Safety kernel.
+    pub kernel: KernelSection,
     /// Logs.
     pub log: LogSection,
 }
@@ -130,6 +132,20 @@ pub struct SchedulerSection {
     pub safety_fail_mode: Option<super::SafetyFailMode>,
     /// What happens to a job whose worker is lost.
     pub worker_lost_action: Option<WorkerLostAction>,
+}
+
+/// `kernel:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KernelSection {
+    /// Where it listens, or where it is asked.
+    pub addr: Option<String>,
+    /// The certificate that it shows.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate.
+    pub tls_key: Option<PathBuf>,
+    /// The authorities that those who ask it trust.
+    pub tls_ca: Option<PathBuf>,
 }
 
 /// `log:`

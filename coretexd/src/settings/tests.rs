@@ -24,7 +24,10 @@ fn nothing_set_means_embedded_on_loopback() {
     let settings = settle(&[], &[], "").unwrap();
     assert_eq!(settings.http.addr.to_string(), "127.0.0.1:8081");
     assert_eq!(settings.http.metrics_addr.to_string(), "127.0.0.1:9092");
-    assert_eq!(settings.roles, BTreeSet::from([Role::Gateway, Role::Scheduler]));
+    assert_eq!(
+        settings.roles,
+        BTreeSet::from([Role::Gateway, Role::Scheduler, Role::SafetyKernel])
+    );
     assert_eq!(settings.http.rate_limit, Some(RateLimit { rps: 50, burst: 100 }));
     assert!(
         matches!(&settings.backend, Backend::Embedded { data_dir: DataDir::Folder(path) } if path.ends_with("coretex-data"))

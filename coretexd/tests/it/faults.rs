@@ -102,3 +102,9 @@ async fn redis_and_core_nats_restart_under_load() {
 async fn redis_and_jetstream_restart_under_load() {
     servers_restart(Backend::JetStream).await;
 }
+
+/// The safety kernel, in a process of its own, is killed three times under load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn safety_kernel_killed_under_load() {
+    crate::safety_kernel::killed_under_load().await;
+}

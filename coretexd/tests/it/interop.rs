@@ -142,7 +142,7 @@ impl System {
 }
 
 /// The Python with the packages that the workers need.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let path = std::env::var_os("CORETEX_TEST_PYTHON").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/python"),
         PathBuf::from,
@@ -150,7 +150,7 @@ fn python() -> PathBuf {
     assert!(
         path.exists(),
         "{} is missing: run ./scripts/test once, which makes it, or set CORETEX_TEST_PYTHON to a Python that has \
-         cap-sdk-python, nats-py and redis",
+         cap-sdk-python, nats-py, redis and grpcio-tools",
         path.display()
     );
     path

@@ -12,3 +12,4 @@ mod interop;
 mod jobs;
 mod policy;
 mod rig;
+mod safety_kernel;

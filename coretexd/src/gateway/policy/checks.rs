@@ -183,7 +183,13 @@ pub(super) async fn explain(State(app): State<Arc<App>>, Large(body): Large) -> 
 pub(super) async fn snapshots(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let snapshots = app.services.kernel.snapshots().await;
     let snapshots = snapshots.map_err(|error| super::kernel_unavailable(&error))?;
-    Ok(protobuf(to_json(&ListSnapshotsResponse { snapshots }, Mode::Full)))
+    Ok(protobuf(to_json(
+        &ListSnapshotsResponse {
+            snapshots,
+            status: String::new(),
+        },
+        Mode::Full,
+    )))
 }
 
 /// Fields from 100 on are not of this protocol's JSON, so that the answer is what clients know.
