@@ -13,6 +13,8 @@ pub use model::{
     TerminalDetail,
 };
 pub use state::{IllegalTransition, JobEvent, JobState, StateSet, transition};
+#[cfg(any(feature = "embedded", feature = "redis"))]
+pub(crate) use store::ApprovalDue;
 pub use store::{
     Admission, Applied, Change, Cursor, DecisionPage, DecisionQuery, InvalidCursor, JobStore, JobStoreExt, ListQuery,
     LoggedDecision, NewJob, Note, Outcome, Page, RequestWrite, ScanItem, Slot, Source,

@@ -94,7 +94,7 @@ pub struct Change {
     pub decision: Option<DecisionRecord>,
     /// Replaces what people said.
     pub approval: Option<ApprovalRecord>,
-    /// Appended to what people said ([`JobRecord::votes`]). A change to APPROVAL_REQUIRED that carries a decision forgets
+    /// Appended to what people said ([`JobRecord::votes`]). A change to `APPROVAL_REQUIRED` that carries a decision forgets
     /// them first.
     pub vote: Option<ApprovalRecord>,
     /// Written to the outbox of the audit log in the same commit.
@@ -147,17 +147,23 @@ impl Change {
         }
     }
 
-    /// When the time for approval ends that this change sets: `None` leaves what is set, `Some(None)` clears it.
-    pub(crate) fn approval_due(&self) -> Option<Option<Timestamp>> {
+    /// What this change does to the time until which people may approve.
+    #[cfg(any(feature = "embedded", feature = "redis"))]
+    pub(crate) fn approval_due(&self) -> ApprovalDue {
         if self.event.target() != JobState::ApprovalRequired {
-            return Some(None);
+            return ApprovalDue::Clear;
         }
-        let decision = self.decision.as_ref()?;
-        let after = decision.terms.as_ref().and_then(|terms| terms.expires_after);
-        Some(after.map(|after| decision.checked_at.plus(after)))
+        let Some(decision) = &self.decision else {
+            return ApprovalDue::Keep;
+        };
+        match decision.terms.as_ref().and_then(|terms| terms.expires_after) {
+            Some(after) => ApprovalDue::Set(decision.checked_at.plus(after)),
+            None => ApprovalDue::Clear,
+        }
     }
 
     /// Whether this change forgets the votes so far.
+    #[cfg(feature = "embedded")]
     pub(crate) fn forgets_votes(&self) -> bool {
         self.event.target() == JobState::ApprovalRequired && self.decision.is_some()
     }
@@ -168,6 +174,18 @@ impl Change {
         self.event.from().contains(state)
             && !(matches!(self.event, JobEvent::Finish(_)) && state == Some(JobState::Pending) && attempts == 0)
     }
+}
+
+/// What a change does to the time until which people may approve.
+#[cfg(any(feature = "embedded", feature = "redis"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ApprovalDue {
+    /// It stays as it is.
+    Keep,
+    /// There is none.
+    Clear,
+    /// It is this.
+    Set(Timestamp),
 }
 
 /// What a job looks like right after a change.
@@ -458,7 +476,7 @@ pub trait JobStore: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError>;
 
-    /// Jobs in APPROVAL_REQUIRED whose time for approval (the decision's time and its terms' `expires_after`) is not after
+    /// Jobs in `APPROVAL_REQUIRED` whose time for approval (the decision's time and its terms' `expires_after`) is not after
     /// `now`, earliest first, at most `limit`.
     ///
     /// # Errors

@@ -49,13 +49,12 @@ fn entries(head: &Head, records: &[AuditRecord]) -> Vec<AuditEntry> {
                 "{:0>64}",
                 format!("{seq}{}", record.id.len() + record.id.as_bytes()[0] as usize)
             );
-            let entry = AuditEntry {
+            AuditEntry {
                 seq,
                 prev: std::mem::replace(&mut prev, hash.clone()),
                 hash,
                 record: record.clone(),
-            };
-            entry
+            }
         })
         .collect()
 }
@@ -87,7 +86,7 @@ pub async fn a_record_is_enqueued_once(fixture: &Fixture) {
     let scene = Scene::new();
     let record = record(&scene, "twice");
     enqueue(fixture, &[record.clone(), record.clone()]).await;
-    assert_eq!(pending(fixture).await, [record.clone()]);
+    assert_eq!(pending(fixture).await, std::slice::from_ref(&record));
     let chain = entries(&Head::empty(), std::slice::from_ref(&record));
     assert!(fixture.audit.append(&Head::empty(), &chain).await.expect("append"));
     enqueue(fixture, &[record]).await;

@@ -11,8 +11,8 @@ use super::super::{audit, keys};
 use crate::dlq::DeadLetter;
 use crate::error::StoreError;
 use crate::jobs::{
-    Admission, Applied, Change, DecisionRecord, Description, JobEvent, JobState, NewJob, Note, Outcome, RequestWrite,
-    Revision, StateSet, error_document,
+    Admission, Applied, ApprovalDue, Change, DecisionRecord, Description, JobEvent, JobState, NewJob, Note, Outcome,
+    RequestWrite, Revision, StateSet, error_document,
 };
 use crate::pointers::Pointer;
 use crate::protocol::agent::JobRequest;
@@ -297,8 +297,10 @@ pub(super) fn apply(txn: &mut dyn Txn, settings: &Settings, change: &Change) -> 
         row.votes.clear();
     }
     row.votes.extend(change.vote.as_ref().map(Into::into));
-    if let Some(due) = change.approval_due() {
-        set_approval_due(&mut row, &mut writes, id, due);
+    match change.approval_due() {
+        ApprovalDue::Keep => {}
+        ApprovalDue::Clear => set_approval_due(&mut row, &mut writes, id, None),
+        ApprovalDue::Set(due) => set_approval_due(&mut row, &mut writes, id, Some(due)),
     }
     if let Some(record) = &change.audit {
         audit::enqueue(txn, &mut writes, record)?;

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use super::super::scripts::Lua;
 use super::super::{audit, keys};
 use crate::jobs::{
-    ApprovalTerms, Change, DecisionRecord, Description, JobEvent, JobState, NewJob, Note, RequestWrite, TerminalDetail,
-    error_document,
+    ApprovalDue, ApprovalTerms, Change, DecisionRecord, Description, JobEvent, JobState, NewJob, Note, RequestWrite,
+    TerminalDetail, error_document,
 };
 use crate::protocol::agent::{JobRequest, PolicyRemediation};
 use crate::protocol::json::{Mode, append_json, to_json};
@@ -258,9 +258,9 @@ fn approval_args(cmd: &mut Cmd, change: &Change) {
         None => cmd.arg(""),
     };
     match change.approval_due() {
-        None => cmd.arg(""),
-        Some(None) => cmd.arg("-"),
-        Some(Some(due)) => cmd.arg(due.micros()),
+        ApprovalDue::Keep => cmd.arg(""),
+        ApprovalDue::Clear => cmd.arg("-"),
+        ApprovalDue::Set(due) => cmd.arg(due.micros()),
     };
 }
 

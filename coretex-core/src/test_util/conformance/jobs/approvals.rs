@@ -166,7 +166,7 @@ pub async fn decisions_are_kept_whole(fixture: &Fixture) {
     assert_eq!(seen, whole);
     assert_eq!(
         fixture.jobs.decisions(&id, 9).await.expect("decisions"),
-        [whole.clone()]
+        std::slice::from_ref(&whole)
     );
 
     // A later decision leaves nothing of it.
