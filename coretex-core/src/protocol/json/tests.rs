@@ -31,7 +31,11 @@ fn tables_are_complete() {
     for file in descriptors().file.iter().filter(|file| file.package() == PACKAGES[0]) {
         enums.extend(file.enum_type.iter().map(|e| e.name().to_owned()));
         // Only fields from 100 on hold one of these.
-        for message in file.message_type.iter().filter(|message| message.name() != "ApprovalTerms") {
+        for message in file
+            .message_type
+            .iter()
+            .filter(|message| message.name() != "ApprovalTerms")
+        {
             let fields: Vec<_> = message
                 .field
                 .iter()
