@@ -1,4 +1,4 @@
-//! Tests of a policy: requests, and what it should say to them. See `docs/spec/policy.md` §14.
+//! Tests of a policy: requests, and what it should say to them. See `docs/spec/policy.md` §15.
 
 use std::collections::BTreeMap;
 

@@ -302,7 +302,7 @@ impl Guards {
     }
 }
 
-/// `sha256`, or `version:sha256` (docs/spec/policy.md §8).
+/// `sha256`, or `version:sha256` (docs/spec/policy.md §8.1).
 pub(super) fn snapshot_id(version: &str, bytes: &[u8]) -> String {
     let hash = hex(&Sha256::digest(bytes));
     if version.is_empty() {

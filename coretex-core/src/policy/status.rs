@@ -1,4 +1,4 @@
-//! How a kernel is doing. See `docs/spec/policy.md` §8.
+//! How a kernel is doing. See `docs/spec/policy.md` §8.9.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Where policy comes from. See `docs/configuration.md` §6.
+//! Where policy comes from. See `docs/configuration.md` §2 and §6.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
