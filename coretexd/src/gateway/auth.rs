@@ -53,6 +53,14 @@ impl Keys {
     }
 }
 
+/// Whether a request to this path changes nothing, whatever its method: it asks what policy would say.
+fn only_asks(path: &str) -> bool {
+    path.strip_prefix("/api/v1/policy/").is_some_and(|rest| {
+        matches!(rest, "evaluate" | "simulate" | "explain")
+            || (rest.starts_with("bundles/") && rest.ends_with("/simulate"))
+    })
+}
+
 /// The role that a record shows: the most powerful one.
 fn role_name(roles: &[KeyRole]) -> String {
     roles.iter().min().map_or("", |role| role.as_str()).to_owned()
@@ -126,10 +134,11 @@ impl Caller {
         )
     }
 
-    /// Whether the caller may use this method at all: some keys only read.
-    pub(super) fn may(&self, method: &Method) -> bool {
+    /// Whether the caller may ask for this at all: some keys only read.
+    pub(super) fn may(&self, method: &Method, path: &str) -> bool {
         !self.verified
             || matches!(*method, Method::GET | Method::HEAD)
+            || only_asks(path)
             || self.has_any(&[KeyRole::Admin, KeyRole::Secops, KeyRole::Operator])
     }
 
@@ -201,8 +210,11 @@ mod tests {
             assert_eq!((&*caller.id, &*caller.role, caller.verified), (id, role, verified));
             assert_eq!(caller.is_secops(), secops, "{key}");
             assert_eq!(caller.require_secops().is_ok(), secops, "{key}");
-            assert_eq!(caller.may(&Method::POST), writes, "{key}");
-            assert!(caller.may(&Method::GET), "{key}");
+            assert_eq!(caller.may(&Method::POST, "/api/v1/jobs"), writes, "{key}");
+            assert!(caller.may(&Method::GET, "/api/v1/jobs"), "{key}");
+            for path in ["evaluate", "bundles/secops~a/simulate"] {
+                assert!(caller.may(&Method::POST, &format!("/api/v1/policy/{path}")), "{key}");
+            }
         }
         for unknown in [&[][..], &[("x-api-key", "")], &[("x-api-key", "c")]] {
             assert!(keys.identify(&headers(unknown)).is_none());
@@ -215,7 +227,7 @@ mod tests {
             .identify(&headers(&[("x-principal-id", " eve ")]))
             .expect("open");
         assert_eq!((&*caller.id, caller.verified), ("eve", false));
-        assert!(!caller.is_secops() && caller.may(&Method::POST));
+        assert!(!caller.is_secops() && caller.may(&Method::POST, "/api/v1/jobs"));
         // A file alone demands a key as well.
         assert!(keys(None, &[("a", "alice", &[])]).identify(&headers(&[])).is_none());
     }

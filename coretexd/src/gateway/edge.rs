@@ -95,7 +95,7 @@ async fn inner(app: &App, mut request: Request, next: Next) -> Response {
     }
     if let Some(caller) = &caller
         && api
-        && !caller.may(request.method())
+        && !caller.may(request.method(), request.uri().path())
     {
         return ApiError::new(StatusCode::FORBIDDEN, "role_required", "forbidden")
             .detail("this key may only read: writing needs role operator, secops or admin")

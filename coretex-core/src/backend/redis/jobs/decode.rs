@@ -141,6 +141,14 @@ pub(super) fn record(
     let Some(state) = state(text)? else {
         return Ok(None);
     };
+    let terms = match f.text("cx_terms") {
+        none if none.is_empty() => None,
+        // Terms that cannot be read may ask for more people than nothing would.
+        text => Some(serde_json::from_str(&text).map_err(|error| StoreError::Corrupt {
+            what: format!("terms of approval of job `{id}`"),
+            source: error.into(),
+        })?),
+    };
     let pending = f.text("cx_pending_reason").parse().ok().map(|reason| PendingNote {
         reason,
         detail: f.text("cx_pending_detail"),
@@ -168,7 +176,7 @@ pub(super) fn record(
             .number("deadline_unix")
             .filter(|secs| *secs > 0)
             .map(Timestamp::from_secs),
-        decision: decision(&mut f),
+        decision: decision(&mut f, terms),
         approval: approval(&mut f),
         votes: f.json("cx_votes"),
         pending,
@@ -188,7 +196,7 @@ pub(super) fn record(
     }))
 }
 
-fn decision(f: &mut Fields) -> Option<DecisionRecord> {
+fn decision(f: &mut Fields, terms: Option<ApprovalTerms>) -> Option<DecisionRecord> {
     let decision = f.text("safety_decision").parse().ok()?;
     let constraints = f.text("safety_constraints");
     Some(DecisionRecord {
@@ -202,7 +210,7 @@ fn decision(f: &mut Fields) -> Option<DecisionRecord> {
         job_hash: f.text("safety_job_hash"),
         checked_at: f.micros("safety_checked_at").unwrap_or_default(),
         matched: f.json("cx_matched"),
-        terms: serde_json::from_str(&f.text("cx_terms")).ok(),
+        terms,
         remediations: remediations(&f.text("cx_remediations")),
         ..DecisionRecord::new(decision, Timestamp::ZERO)
     })
