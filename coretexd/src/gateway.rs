@@ -23,16 +23,18 @@ mod status;
 mod traces;
 mod workers;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use coretex_core::approvals::Approvals;
-use coretex_core::audit::AuditLog;
+use coretex_core::audit::{AuditLog, AuditRecord};
 use coretex_core::backend::Stores;
 use coretex_core::bus::Bus;
 use coretex_core::config::ConfigService;
+use coretex_core::error::chain;
 use coretex_core::jobs::service::JobService;
 use coretex_core::platform::Platform;
 use coretex_core::policy::bundles::Bundles;
@@ -40,6 +42,7 @@ use coretex_core::policy::{Checks, Kernel};
 use coretex_core::protocol::TenantId;
 use coretex_core::time::Clock;
 use coretex_core::workers::Registry;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -135,6 +138,8 @@ pub(crate) struct App {
     services: Services,
     keys: auth::Keys,
     limiter: Option<rate::RateLimiter>,
+    /// On which day each key of somebody's own was seen last.
+    key_days: Mutex<HashMap<auth::Credential, i64>>,
     origins: Origins,
     in_flight: Semaphore,
     /// Writes run here: a client that hangs up does not stop them half-way.
@@ -158,6 +163,7 @@ impl Gateway {
                 services,
                 keys: auth::Keys::new(settings),
                 limiter: settings.rate_limit.map(rate::RateLimiter::new),
+                key_days: Mutex::default(),
                 origins: settings.origins.clone(),
                 in_flight: Semaphore::new(MAX_IN_FLIGHT),
                 writes: TaskTracker::new(),
@@ -217,6 +223,27 @@ impl Gateway {
 }
 
 impl App {
+    /// Writes to the audit log that a key of somebody's own is in use, and in which role: once a day, not per request.
+    fn note_key_use(&self, caller: &auth::Caller) {
+        const DAY_SECS: i64 = 24 * 3600;
+        if !caller.verified {
+            return;
+        }
+        let now = self.services.clock.now();
+        let today = now.secs() / DAY_SECS;
+        // Bounded by the number of keys in the file.
+        if self.key_days.lock().insert(caller.credential, today) == Some(today) {
+            return;
+        }
+        let record = AuditRecord::new(now, &caller.id, &caller.role, "key.use", "gateway");
+        let audit = self.services.audit.clone();
+        self.writes.spawn(async move {
+            if let Err(error) = audit.record(&record).await {
+                tracing::warn!(actor = record.actor, error = %chain(&error), "the use of a key is not in the audit log");
+            }
+        });
+    }
+
     /// Runs a write to its end, whether or not the client waits for it.
     async fn write<T: Send + 'static>(
         &self,

@@ -117,6 +117,9 @@ async fn inner(app: &App, mut request: Request, next: Next) -> Response {
         }
     }
     if let Some(caller) = caller {
+        if api {
+            app.note_key_use(&caller);
+        }
         request.extensions_mut().insert(caller);
     }
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -1,6 +1,7 @@
 //! docs/spec/http.md §10 and §11.
 
-use coretexd::settings::HttpSettings;
+use coretex_core::test_util::wait::until;
+use coretexd::settings::{HttpSettings, KeyEntry, KeyHash, KeyRole};
 use serde_json::json;
 
 use crate::rig::{Rig, settings};
@@ -179,4 +180,34 @@ async fn every_write_is_in_the_audit_log() {
     assert_eq!((&log["items"][1]["seq"], &log["next"]), (&json!(2), &json!(3)));
     let verified = rig.get("/api/v1/audit/verify").await.json();
     assert_eq!(verified, json!({"ok": true, "entries": 3, "head": log["head"]}));
+}
+
+/// docs/spec/audit.md §1.
+#[tokio::test]
+async fn the_use_of_a_key_is_in_the_log_once() {
+    let rig = Rig::with(HttpSettings {
+        keys: vec![KeyEntry {
+            hash: KeyHash::of("k"),
+            principal: "ada".to_owned(),
+            roles: vec![KeyRole::Secops],
+        }],
+        ..settings()
+    })
+    .await;
+    let key = [("x-api-key", "k"), ("x-principal-id", "eve")];
+    for _ in 0..3 {
+        assert_eq!(rig.send("GET", "/api/v1/config/effective", &key, "").await.status, 200);
+    }
+    let entries = until("the use is in the log", || async {
+        let page = rig.send("GET", "/api/v1/audit", &key, "").await.json();
+        let entries = page["items"].as_array().cloned().unwrap_or_default();
+        (!entries.is_empty()).then_some(entries)
+    })
+    .await;
+    assert_eq!(entries.len(), 1);
+    let entry = &entries[0];
+    assert_eq!(
+        (&entry["actor"], &entry["role"], &entry["action"]),
+        (&json!("ada"), &json!("secops"), &json!("key.use"))
+    );
 }

@@ -1,6 +1,7 @@
 //! docs/spec/http.md §13 and §14.
 
 use coretex_core::config::Document;
+use coretex_core::test_util::wait::until;
 use serde_json::{Value, json};
 
 use crate::rig::{Answer, Rig};
@@ -408,4 +409,38 @@ async fn refusals_name_field_and_remedy() {
         detail.contains("unknown decision `maybe`") && detail.contains("send it again"),
         "{detail}"
     );
+}
+
+/// docs/spec/policy.md §8.6: stored is in force, for whoever asks after it was heard of.
+#[tokio::test]
+async fn a_bundle_is_in_force_as_soon_as_it_is_stored() {
+    let rig = Rig::new().await;
+    let decision = || async {
+        let answer = rig
+            .post("/api/v1/policy/evaluate", r#"{"topic":"job.deploy.web"}"#)
+            .await;
+        answer.json()["decision"].as_str().expect("a decision").to_owned()
+    };
+    assert_eq!(decision().await, "DECISION_TYPE_ALLOW");
+    let freeze = json!({"content": "rules:\n- {id: freeze, decision: deny, match: {topics: [job.deploy.*]}}\n"});
+    // What would be, first.
+    let draft = json!({"request": {"topic": "job.deploy.web"}, "content": freeze["content"]}).to_string();
+    let answer = rig.post("/api/v1/policy/bundles/secops~freeze/simulate", &draft).await;
+    assert_eq!(answer.json()["decision"], "DECISION_TYPE_DENY", "{}", answer.text);
+    assert_eq!(decision().await, "DECISION_TYPE_ALLOW");
+
+    let secops = [("x-principal-id", "ada"), ("x-principal-role", "secops")];
+    let answer = rig
+        .send(
+            "PUT",
+            "/api/v1/policy/bundles/secops~freeze",
+            &secops,
+            freeze.to_string(),
+        )
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    until("the bundle is in force", || async {
+        (decision().await == "DECISION_TYPE_DENY").then_some(())
+    })
+    .await;
 }

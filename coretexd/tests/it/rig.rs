@@ -7,9 +7,10 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use coretex_core::backend::embedded::{EmbeddedStores, Location, Options};
 use coretex_core::backend::in_process::InProcessBus;
+use coretex_core::bus::Bus;
 use coretex_core::jobs::{Change, Decision, DecisionRecord, JobEvent, JobStoreExt as _, Outcome};
 use coretex_core::platform::Platform;
-use coretex_core::policy::LocalKernel;
+use coretex_core::policy::{Fragments, Kernel, LocalKernel};
 use coretex_core::protocol::{JobId, TenantId, job_hash};
 use coretexd::gateway::{Gateway, Services};
 use coretexd::settings::{HttpSettings, Origins, RateLimit, Secret, SelfApproval};
@@ -83,12 +84,16 @@ impl Rig {
         let stores = EmbeddedStores::open(&Location::Memory, &Options::default())
             .unwrap()
             .stores();
-        let kernel = Arc::new(LocalKernel::allow_all());
-        let platform = Platform::builder(Arc::new(InProcessBus::new()), stores, kernel)
+        let fragments = Fragments::new(Arc::clone(&stores.config));
+        let kernel = Arc::new(LocalKernel::allow_all().with_fragments(fragments));
+        kernel.reload().await.unwrap();
+        let bus: Arc<dyn Bus> = Arc::new(InProcessBus::new());
+        let platform = Platform::builder(Arc::clone(&bus), stores, Arc::clone(&kernel) as Arc<dyn Kernel>)
             .without_scheduler()
             .start()
             .await
             .unwrap();
+        platform.spawn(|stop| kernel.run(bus, stop));
         let services = Services::new(&platform, TenantId::fallback(), "embedded");
         let draining = CancellationToken::new();
         let router = Gateway::new(services, &settings, draining.clone()).router();
