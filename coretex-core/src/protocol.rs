@@ -22,6 +22,8 @@ pub mod agent {
         unreachable_pub,
         clippy::all,
         clippy::pedantic,
+        clippy::clone_on_ref_ptr,
+        clippy::allow_attributes_without_reason,
         reason = "generated code"
     )]
     include!(concat!(env!("OUT_DIR"), "/coretex.agent.v1.rs"));
