@@ -33,3 +33,5 @@ pub mod secrets;
 pub mod test_util;
 pub mod time;
 pub mod workers;
+#[cfg(feature = "server")]
+pub mod workflow;

@@ -1,0 +1,14 @@
+//! Durable workflows over jobs. See `docs/spec/workflows.md`.
+//!
+//! The engine is one pure function, `advance`: a run, what happened, the time → the run's next state and what follows from
+//! it. The shell around it (`engine`) commits both at once by compare-and-set and then does what was committed.
+
+pub mod event;
+pub mod model;
+pub mod run;
+pub mod store;
+
+pub use event::{Effect, Event, TimelineEvent, Transition};
+pub use model::{Step, Workflow};
+pub use run::{Run, RunHead, RunId, RunStatus, StepKey, StepRecord, StepStatus};
+pub use store::WorkflowStore;
