@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::protocol::canonical::{Numbers, hash_object};
 use crate::time::Timestamp;
 
 /// A JSON object.
@@ -62,6 +63,26 @@ pub struct Workflow {
     /// How many runs of this workflow may be open at once; 0 is any number.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_concurrent_runs: i64,
+}
+
+impl Workflow {
+    /// What it says, as JSON.
+    ///
+    /// Always an object; empty only if a number in it is none of JSON, which no decoder lets through.
+    pub fn to_object(&self) -> Object {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(members)) => members,
+            _ => Object::new(),
+        }
+    }
+
+    /// Names this revision (docs/spec/workflows.md §1): the SHA-256 of what it says, without the times of saving.
+    pub fn content_hash(&self) -> String {
+        let mut members = self.to_object();
+        members.remove("created_at");
+        members.remove("updated_at");
+        hash_object(&members, Numbers::Exact)
+    }
 }
 
 /// What happens to steps in flight when the run fails.
@@ -514,3 +535,6 @@ pub(crate) mod rfc3339 {
             .map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;
