@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{Effect, EffectId};
-use super::model::Object;
+use super::model::{Object, StepMeta};
 use crate::protocol::{JobId, TraceId};
 use crate::time::Timestamp;
 
@@ -240,6 +240,28 @@ pub struct StepVote {
     pub at: Timestamp,
 }
 
+/// The parts of a job's request that templates decide, as they were when the attempt began (docs/spec/workflows.md §4.2).
+/// Kept only where there are such templates: submitting it again must not ask them again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dispatch {
+    /// Its topic.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub topic: String,
+    /// Labels of the step.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta: Option<StepMeta>,
+    /// Its priority.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub priority: String,
+    /// Its memory.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub memory_id: String,
+}
+
 /// All that is known of one step of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -302,6 +324,19 @@ pub struct StepRecord {
     /// Somebody took care of its failure: an error handler, or `continue_on_error`.
     #[serde(skip_serializing_if = "is_false")]
     pub handled: bool,
+    /// What templates said about the job of the latest attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dispatch: Option<Arc<Dispatch>>,
+    /// A result that came after it was over has been told.
+    #[serde(skip_serializing_if = "is_false")]
+    pub late: bool,
+}
+
+impl StepRecord {
+    /// Whether a job or a child run is on its way for it.
+    pub fn in_flight(&self) -> bool {
+        self.status == StepStatus::Running && (self.job_id.is_some() || self.child_run.is_some())
+    }
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -377,7 +412,7 @@ pub struct RunHead {
     pub completed_at: Option<Timestamp>,
     /// Not before this time: a start delay.
     pub start_at: Option<Timestamp>,
-    /// When it has taken too long.
+    /// When it has taken too long. `None` as well once that was noticed, or cannot happen any more.
     pub deadline_at: Option<Timestamp>,
     /// Who started it.
     pub triggered_by: String,
@@ -405,6 +440,12 @@ pub struct RunHead {
     pub paused: bool,
     /// How many steps ended well: numbers [`StepRecord::ended_nth`].
     pub ended: u32,
+    /// How many records are not over: of steps, children, and what undoes steps.
+    pub open: u32,
+    /// How many of those wait for people.
+    pub waiting: u32,
+    /// How many of those have a job or a child run on its way.
+    pub in_flight: u32,
     /// When the jobs in flight are compared with the job store, in case a message was lost.
     pub check_at: Option<Timestamp>,
     /// How often that was done without news: the pauses grow.
@@ -439,6 +480,9 @@ pub struct Run {
     /// When steps go on or expire: what [`StepRecord::next_attempt_at`] and [`StepRecord::expires_at`] of the open steps say.
     /// Not stored.
     pub timers: BTreeSet<(Timestamp, StepKey)>,
+    /// Children whose pause before another attempt is over, but which have to wait for others of their step (`max_parallel`):
+    /// the step and the index. They are not in `timers`. Not stored.
+    pub blocked: BTreeSet<(StepKey, u32)>,
 }
 
 impl Run {
@@ -454,11 +498,13 @@ impl Run {
             items: BTreeMap::new(),
             outbox: BTreeMap::new(),
             timers: BTreeSet::new(),
+            blocked: BTreeSet::new(),
         }
     }
 
     /// Makes the timers from the records, as a store has to after reading a run.
     pub fn index_timers(&mut self) {
+        self.blocked.clear();
         self.timers = self
             .steps
             .iter()
@@ -483,7 +529,7 @@ impl Run {
         [
             timers,
             start,
-            head.deadline_at.filter(|_| head.outcome.is_none()),
+            head.deadline_at,
             head.check_at,
         ]
         .into_iter()
