@@ -3,9 +3,12 @@
 //! The engine is one pure function, `advance`: a run, what happened, the time → the run's next state and what follows from
 //! it. The shell around it (`engine`) commits both at once by compare-and-set and then does what was committed.
 
+pub mod engine;
 pub mod event;
 pub mod model;
 pub mod run;
+pub mod schedule;
+pub mod service;
 pub mod store;
 
 pub use event::{Effect, Event, TimelineEvent, Transition};

@@ -526,14 +526,9 @@ impl Run {
         let head = &self.head;
         let timers = (!head.paused).then(|| self.timers.first().map(|(at, _)| *at)).flatten();
         let start = head.start_at.filter(|_| head.status == RunStatus::Pending);
-        [
-            timers,
-            start,
-            head.deadline_at,
-            head.check_at,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [timers, start, head.deadline_at, head.check_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
