@@ -8,6 +8,8 @@ pub mod in_process;
 pub mod nats;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(all(feature = "server", any(feature = "embedded", feature = "redis")))]
+mod run_parts;
 mod stores;
 
 pub use stores::Stores;

@@ -11,6 +11,7 @@ mod kv;
 mod local;
 mod payloads;
 mod row;
+mod workflows;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub struct Options {
     pub meta_ttl: Duration,
     /// How long payloads are kept that name no time of their own. 24 hours.
     pub data_ttl: Duration,
+    /// How many entries of a run's timeline are kept, the newest. 10 000.
+    pub timeline_limit: usize,
     /// How much of the file is cached in memory, in bytes. 32 MiB.
     pub cache_bytes: usize,
     /// Where the time comes from.
@@ -50,6 +53,7 @@ impl Default for Options {
         Self {
             meta_ttl: Duration::from_secs(7 * 24 * 3600),
             data_ttl: Duration::from_secs(24 * 3600),
+            timeline_limit: 10_000,
             cache_bytes: 32 * 1024 * 1024,
             clock: Clock::system(),
         }
@@ -99,6 +103,7 @@ pub enum OpenError {
 struct Settings {
     meta_ttl: Duration,
     data_ttl: Duration,
+    timeline_limit: usize,
     clock: Clock,
 }
 
@@ -138,6 +143,7 @@ impl EmbeddedStores {
         let settings = Arc::new(Settings {
             meta_ttl: options.meta_ttl,
             data_ttl: options.data_ttl,
+            timeline_limit: options.timeline_limit,
             clock: options.clock.clone(),
         });
         let stores = Stores {
@@ -146,6 +152,10 @@ impl EmbeddedStores {
                 settings: Arc::clone(&settings),
             }),
             payloads: Arc::new(payloads::Payloads {
+                kv: Arc::clone(&kv),
+                settings: Arc::clone(&settings),
+            }),
+            workflows: Arc::new(workflows::Workflows {
                 kv: Arc::clone(&kv),
                 settings,
             }),

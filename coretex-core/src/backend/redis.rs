@@ -106,6 +106,13 @@ impl RedisStores {
             cluster: Arc::new(cluster::Replicas::new(redis.clone(), options.data_ttl)),
             config: Arc::new(config::Documents::new(redis.clone())),
             audit: Arc::new(audit::Audit::new(redis)),
+            workflows: super::embedded::EmbeddedStores::open(
+                &super::embedded::Location::Memory,
+                &super::embedded::Options::default(),
+            )
+            .map_err(|error| connection::refused("connect", error.into()))?
+            .stores()
+            .workflows,
         })
     }
 }

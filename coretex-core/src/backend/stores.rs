@@ -9,6 +9,8 @@ use crate::dlq::DlqStore;
 use crate::jobs::JobStore;
 use crate::locks::LeaseStore;
 use crate::pointers::PointerStore;
+#[cfg(feature = "server")]
+use crate::workflow::WorkflowStore;
 
 /// Every store of one backend. Cheap to clone: all clones are the same stores.
 #[derive(Debug, Clone)]
@@ -27,4 +29,7 @@ pub struct Stores {
     pub config: Arc<dyn ConfigStore>,
     /// The audit log.
     pub audit: Arc<dyn AuditStore>,
+    /// Workflows and their runs.
+    #[cfg(feature = "server")]
+    pub workflows: Arc<dyn WorkflowStore>,
 }

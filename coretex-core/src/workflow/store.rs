@@ -242,6 +242,14 @@ pub struct Schedule {
     pub revision: u64,
 }
 
+impl Schedule {
+    /// When it is due: at the earlier of its next time and the start that waits, unless it is paused.
+    pub fn due(&self) -> Option<Timestamp> {
+        let due = [self.next_at, self.buffered_at].into_iter().flatten().min();
+        due.filter(|_| !self.paused)
+    }
+}
+
 /// What a schedule does while its last run is open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -271,6 +279,13 @@ pub trait WorkflowStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn put_workflow(&self, write: &WorkflowWrite<'_>) -> Result<bool, StoreError>;
+
+    /// Stores the revision of a definition that another program wrote, so that runs can be pinned to it. Nothing else
+    /// changes, and nothing at all if the revision is known.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the backend did not answer.
+    async fn ensure_revision(&self, stored: &StoredWorkflow) -> Result<(), StoreError>;
 
     /// The current revision of a definition.
     ///
@@ -352,6 +367,18 @@ pub trait WorkflowStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn claim_due(&self, now: Timestamp, again: Timestamp, limit: usize) -> Result<Due<RunId>, StoreError>;
+
+    /// Makes open runs that the reference left due, so that somebody comes to them; at most `limit`. How many there were.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the backend did not answer.
+    async fn adopt_legacy(&self, limit: usize) -> Result<u64, StoreError>;
+
+    /// Deletes runs that ended before `older_than`, the oldest first, at most `limit`. How many were deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the backend did not answer.
+    async fn expire_runs(&self, older_than: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
     /// Steps that wait for people, oldest first, after the one given.
     ///

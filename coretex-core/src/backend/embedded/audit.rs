@@ -31,14 +31,25 @@ fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
 
 /// Puts a record in the outbox, unless it was there before.
 pub(super) fn enqueue(txn: &dyn Txn, writes: &mut Writes, record: &AuditRecord) -> Result<(), StoreError> {
-    if txn.get(&keys::audit_record(&record.id))?.is_some() {
+    enqueue_all(txn, writes, std::slice::from_ref(record))
+}
+
+/// The same for several records of one change.
+pub(super) fn enqueue_all(txn: &dyn Txn, writes: &mut Writes, records: &[AuditRecord]) -> Result<(), StoreError> {
+    if records.is_empty() {
         return Ok(());
     }
-    let place = counter(txn, keys::AUDIT_ENQUEUED)?.saturating_add(1);
-    let place_bytes = place.to_be_bytes().to_vec();
-    writes.put(keys::audit_waiting(place), encoded(record)?);
-    writes.put(keys::audit_record(&record.id), place_bytes.clone());
-    writes.put(keys::AUDIT_ENQUEUED.to_vec(), place_bytes);
+    let mut place = counter(txn, keys::AUDIT_ENQUEUED)?;
+    for (i, record) in records.iter().enumerate() {
+        let again = records.iter().take(i).any(|other| other.id == record.id);
+        if again || txn.get(&keys::audit_record(&record.id))?.is_some() {
+            continue;
+        }
+        place = place.saturating_add(1);
+        writes.put(keys::audit_waiting(place), encoded(record)?);
+        writes.put(keys::audit_record(&record.id), place.to_be_bytes().to_vec());
+    }
+    writes.put(keys::AUDIT_ENQUEUED.to_vec(), place.to_be_bytes().to_vec());
     Ok(())
 }
 

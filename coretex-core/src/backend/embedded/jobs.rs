@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use prost::Message;
 
 use super::kv::{Kv, corrupt};
-use super::{Settings, dead_letters, keys, payloads};
+use super::{Settings, dead_letters, keys, payloads, workflows};
 use crate::error::StoreError;
 use crate::jobs::{
     Admission, Change, Cursor, DecisionPage, DecisionQuery, DecisionRecord, JobRecord, JobState, JobStore, ListQuery,
@@ -190,11 +190,12 @@ impl JobStore for Jobs {
                 let payloads = payloads::expired(view, now, SWEEP_LIMIT)?;
                 let letters = dead_letters::outlived(view, until, SWEEP_LIMIT)?;
                 let decisions = query::outlived_decisions(view, until, SWEEP_LIMIT)?;
-                Ok((ids, payloads, letters, decisions))
+                let run_keys = workflows::outlived(view, now, SWEEP_LIMIT)?;
+                Ok((ids, payloads, letters, decisions, run_keys))
             })
             .await?;
-        let (ids, payloads, letters, decisions) = found;
-        if ids.is_empty() && payloads.is_empty() && letters.is_empty() && decisions.is_empty() {
+        let (ids, payloads, letters, decisions, run_keys) = found;
+        if ids.is_empty() && payloads.is_empty() && letters.is_empty() && decisions.is_empty() && run_keys.is_empty() {
             return Ok(0);
         }
         self.kv
@@ -202,6 +203,9 @@ impl JobStore for Jobs {
                 let mut gone = decisions.len() as u64;
                 for key in decisions {
                     txn.delete(key);
+                }
+                for place in run_keys {
+                    gone += workflows::drop_outlived(txn, place)?;
                 }
                 for id in &ids {
                     gone += change::forget(txn, id, until)?;

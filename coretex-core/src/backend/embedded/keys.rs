@@ -1,4 +1,4 @@
-//! The only place that spells a key of the embedded store. See `docs/spec/embedded.md` §3.
+//! The only place that spells a key of the embedded store, but for those of workflows. See `docs/spec/embedded.md` §3.
 //!
 //! Every key begins with one byte that says what it is. Ids hold no control characters, so that a zero byte ends one;
 //! times are eight bytes that sort as the times do.
@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 pub(super) const FORMAT: &[u8] = b"1";
 pub(super) const FORMAT_KEY: &[u8] = b"mformat";
 
-fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(kind);
     for part in parts {
@@ -21,12 +21,12 @@ fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-fn time(at: Timestamp) -> [u8; 8] {
+pub(super) fn time(at: Timestamp) -> [u8; 8] {
     // Flips the sign bit: negative times sort first.
     (at.micros().cast_unsigned() ^ (1 << 63)).to_be_bytes()
 }
 
-fn parse_time(bytes: [u8; 8]) -> Timestamp {
+pub(super) fn parse_time(bytes: [u8; 8]) -> Timestamp {
     Timestamp::from_micros((u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed())
 }
 

@@ -64,7 +64,7 @@ pub(in super::super) fn counter<G: Get + ?Sized>(source: &G, key: &[u8]) -> Resu
     Ok(u64::from_be_bytes(bytes))
 }
 
-fn add(txn: &dyn Txn, writes: &mut Writes, key: Vec<u8>, delta: i64) -> Result<(), StoreError> {
+pub(in super::super) fn add(txn: &dyn Txn, writes: &mut Writes, key: Vec<u8>, delta: i64) -> Result<(), StoreError> {
     let count = counter(txn, &key)?.saturating_add_signed(delta);
     if count == 0 {
         writes.delete(key);
