@@ -20,6 +20,7 @@ mod rate;
 mod record;
 mod server;
 mod status;
+mod stream;
 mod traces;
 mod workers;
 
@@ -28,7 +29,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use coretex_core::approvals::Approvals;
 use coretex_core::audit::{AuditLog, AuditRecord};
 use coretex_core::backend::Stores;
@@ -144,6 +145,8 @@ pub(crate) struct App {
     in_flight: Semaphore,
     /// Writes run here: a client that hangs up does not stop them half-way.
     writes: TaskTracker,
+    /// Clients of the live stream.
+    streams: Arc<stream::Hub>,
     draining: CancellationToken,
     started: Instant,
 }
@@ -157,6 +160,7 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway over these services. It reports not ready once `draining` is cancelled.
     pub fn new(mut services: Services, settings: &HttpSettings, draining: CancellationToken) -> Self {
+        let streams = stream::Hub::new(Arc::clone(&services.bus), draining.clone());
         services.approvals = services.approvals.with_self_approval(settings.self_approval.into());
         Self {
             app: Arc::new(App {
@@ -167,6 +171,7 @@ impl Gateway {
                 origins: settings.origins.clone(),
                 in_flight: Semaphore::new(MAX_IN_FLIGHT),
                 writes: TaskTracker::new(),
+                streams: Arc::new(streams),
                 draining,
                 started: Instant::now(),
             }),
@@ -197,6 +202,7 @@ impl Gateway {
             .route("/api/v1/audit/verify", get(audit::verify))
             .route("/api/v1/config", get(config::get).post(config::set))
             .route("/api/v1/config/effective", get(config::effective))
+            .route("/api/v1/stream", any(stream::open))
             .merge(policy::routes())
             .fallback(edge::not_found)
             .layer(CatchPanicLayer::custom(error::panicked))
@@ -215,8 +221,9 @@ impl Gateway {
             .with_state(Arc::clone(&self.app))
     }
 
-    /// Waits until every write that was begun is finished.
+    /// Waits until every write that was begun is finished, and clients of the stream have been told.
     pub async fn finish_writes(&self) {
+        self.app.streams.finish().await;
         self.app.writes.close();
         self.app.writes.wait().await;
     }

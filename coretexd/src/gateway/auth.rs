@@ -1,14 +1,21 @@
 //! Who is calling, and what they may do. See `docs/spec/http.md` §4.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
+use axum::http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
 use crate::settings::{HttpSettings, KeyEntry, KeyHash, KeyRole};
+
+/// Names the key among the subprotocols of a `WebSocket`: pages in browsers cannot send headers with one.
+pub(super) const SUBPROTOCOL: &str = "coretex-api-key";
 
 /// Checks keys in constant time: digests are compared, so that not even the length shows.
 #[derive(Debug, Clone)]
@@ -32,7 +39,7 @@ impl Keys {
         if self.shared.is_none() && self.own.is_empty() {
             return Some(Caller::asserted(headers, Credential::None));
         }
-        let sent = KeyHash::of(headers.get("x-api-key")?.to_str().ok()?);
+        let sent = KeyHash::of(&sent_key(headers)?);
         if self.shared.is_some_and(|shared| shared.0.ct_eq(&sent.0).into()) {
             return Some(Caller::asserted(headers, Credential::Shared));
         }
@@ -51,6 +58,50 @@ impl Keys {
             roles: key.roles.clone(),
         })
     }
+}
+
+/// The key that a request carries: `X-API-Key`; where that is empty and a `WebSocket` is asked for, a subprotocol.
+fn sent_key(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let header = headers.get("x-api-key").and_then(|value| value.to_str().ok());
+    if let Some(key) = header.filter(|key| !key.trim().is_empty()) {
+        return Some(key.into());
+    }
+    let names = |name, wanted: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted)))
+    };
+    if names(CONNECTION, "upgrade") && names(UPGRADE, "websocket") {
+        return key_of_subprotocols(headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?).map(Cow::Owned);
+    }
+    header.map(Cow::Borrowed)
+}
+
+/// The key after `coretex-api-key`, as the next item or behind a dot, in base64 of either kind or as it is.
+fn key_of_subprotocols(list: &str) -> Option<String> {
+    let mut items = list.split(',').map(str::trim);
+    let token = loop {
+        let item = items.next()?;
+        if item.eq_ignore_ascii_case(SUBPROTOCOL) {
+            if let Some(token) = items.next() {
+                break token;
+            }
+        } else if let Some((name, token)) = item.split_at_checked(SUBPROTOCOL.len())
+            && name.eq_ignore_ascii_case(SUBPROTOCOL)
+            && let Some(token) = token.strip_prefix('.')
+        {
+            break token;
+        }
+    };
+    let decoded = URL_SAFE_NO_PAD.decode(token).or_else(|_| STANDARD.decode(token));
+    Some(
+        decoded
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or_else(|| token.to_owned()),
+    )
 }
 
 /// Whether a request to this path changes nothing, whatever its method: it asks what policy would say.
@@ -219,6 +270,32 @@ mod tests {
         for unknown in [&[][..], &[("x-api-key", "")], &[("x-api-key", "c")]] {
             assert!(keys.identify(&headers(unknown)).is_none());
         }
+    }
+
+    #[test]
+    fn a_page_sends_its_key_as_a_subprotocol() {
+        for (list, key) in [
+            ("coretex-api-key, c2VjcmV0", Some("secret")),
+            ("other, Coretex-Api-Key,c2VjcmV0", Some("secret")),
+            ("coretex-api-key.c2VjcmV0", Some("secret")),
+            ("coretex-api-key, c2VjcmV0ISE=", Some("secret!!")),
+            ("coretex-api-key, not/base64!", Some("not/base64!")),
+            ("coretex-api-key", None),
+            ("other", None),
+            ("", None),
+        ] {
+            assert_eq!(key_of_subprotocols(list).as_deref(), key, "{list}");
+        }
+        let keys = keys(Some("secret"), &[]);
+        let upgrade = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-protocol", "coretex-api-key, c2VjcmV0"),
+        ];
+        assert!(keys.identify(&headers(&upgrade)).is_some());
+        assert!(keys.identify(&headers(&upgrade[1..])).is_none(), "no upgrade, no subprotocols");
+        let wrong: Vec<_> = upgrade.into_iter().chain([("x-api-key", "wrong")]).collect();
+        assert!(keys.identify(&headers(&wrong)).is_none(), "the header counts if there is one");
     }
 
     #[test]

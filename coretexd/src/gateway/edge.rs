@@ -133,7 +133,10 @@ async fn inner(app: &App, mut request: Request, next: Next) -> Response {
     };
     drop(permit);
     match route {
-        Some(route) if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
+        // The router's own refusal; a handler's has its words already.
+        Some(route)
+            if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.extensions().get::<ApiError>().is_none() =>
+        {
             debug!(route = route.as_str(), "method not allowed");
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -143,8 +146,10 @@ async fn inner(app: &App, mut request: Request, next: Next) -> Response {
             .into_response()
         }
         Some(route) => {
-            if api {
-                record(&method, &route, response.status(), started.elapsed());
+            // A stream is recorded when it ends.
+            if api && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let status = response.status();
+                record(method.as_str(), route.as_str(), status.as_str(), started.elapsed());
             }
             response
         }
@@ -153,14 +158,11 @@ async fn inner(app: &App, mut request: Request, next: Next) -> Response {
 }
 
 /// docs/spec/http.md §9. Both names are fixed by existing dashboards.
-fn record(method: &Method, route: &MatchedPath, status: StatusCode, took: Duration) {
-    let labels = [
-        ("method", method.as_str().to_owned()),
-        ("route", route.as_str().to_owned()),
-    ];
+pub(super) fn record(method: &str, route: &str, status: &str, took: Duration) {
+    let labels = [("method", method.to_owned()), ("route", route.to_owned())];
     metrics::histogram!("coretex_api_gateway_http_request_duration_seconds", &labels).record(took.as_secs_f64());
     let [method, route] = labels;
-    let labels = [method, route, ("status", status.as_str().to_owned())];
+    let labels = [method, route, ("status", status.to_owned())];
     metrics::counter!("coretex_api_gateway_http_requests_total", &labels).increment(1);
 }
 

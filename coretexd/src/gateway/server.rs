@@ -86,7 +86,8 @@ impl Server {
                 request.extensions_mut().insert(ConnectInfo(peer));
                 request
             });
-            let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            let connection =
+                http.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
             let connection = graceful.watch(connection.into_owned());
             connections.spawn(async move {
                 if let Err(error) = connection.await {

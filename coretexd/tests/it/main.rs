@@ -13,3 +13,4 @@ mod jobs;
 mod policy;
 mod rig;
 mod safety_kernel;
+mod stream;

@@ -1,5 +1,6 @@
 //! A gateway without sockets or scheduler: what it stores and publishes stays where the test can see it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,10 +13,10 @@ use coretex_core::jobs::{Change, Decision, DecisionRecord, JobEvent, JobStoreExt
 use coretex_core::platform::Platform;
 use coretex_core::policy::{Fragments, Kernel, LocalKernel};
 use coretex_core::protocol::{JobId, TenantId, job_hash};
-use coretexd::gateway::{Gateway, Services};
+use coretexd::gateway::{Gateway, Server, Services, bind};
 use coretexd::settings::{HttpSettings, Origins, RateLimit, Secret, SelfApproval};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
 
 /// What came back.
@@ -128,6 +129,17 @@ impl Rig {
             headers: parts.headers,
             text: String::from_utf8(bytes.to_vec()).unwrap(),
         }
+    }
+
+    /// Serves the gateway on a port of this machine until the guard is dropped.
+    pub(crate) async fn serve(&self) -> (SocketAddr, DropGuard) {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = Server::new(listener, self.router.clone());
+        // The runtime of the test ends it at the latest.
+        self.platform.spawn(|_| server.run(stop.clone()));
+        (addr, stop.drop_guard())
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
