@@ -2,11 +2,13 @@
 
 mod effective;
 mod notice;
+mod pauses;
 mod service;
 mod store;
 
 pub use effective::{SCOPES, Scopes, Snapshot, merge, read_effective};
 pub use notice::Notice;
+pub use pauses::{PAUSES, Pausable, Pause, PauseService, Pauses};
 pub use service::{ConfigService, Error, MAX_SET_BYTES, MAX_UPDATE_BYTES, UpdateError, Updated, Write};
 pub use store::{ConfigStore, Document};
 

@@ -4,7 +4,7 @@ mod overlay;
 mod timeouts;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -17,11 +17,18 @@ pub use overlay::OverlayError;
 pub use timeouts::{Timeouts, TopicTimeouts, WorkflowTimeouts};
 pub use yaml::ConfigError;
 
+use crate::config::Pauses;
+
 /// Topics to pools, and what pools offer: the contents of `pools.yaml`, or of the `pools` member of `cfg:system:default`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Routing {
     topics: BTreeMap<String, Vec<String>>,
     pools: BTreeMap<String, Pool>,
+    /// Topics and pools that somebody paused, whether or not they are known here.
+    #[serde(skip)]
+    paused_topics: BTreeSet<String>,
+    #[serde(skip)]
+    paused_pools: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -66,7 +73,11 @@ impl Routing {
                 (name.0, Pool { requires })
             })
             .collect();
-        Ok(Self { topics, pools })
+        Ok(Self {
+            topics,
+            pools,
+            ..Self::default()
+        })
     }
 
     /// Also serves `topic` by these pools, instead of what served it before.
@@ -92,6 +103,24 @@ impl Routing {
     /// [`OverlayError`] names the member that cannot be used; whoever calls keeps what it had.
     pub fn merged(file: &Self, overlay: Option<&Value>) -> Result<Self, OverlayError> {
         overlay::merge_routing(file, overlay)
+    }
+
+    /// With these topics and pools paused, and no others.
+    #[must_use]
+    pub fn with_pauses(mut self, pauses: &Pauses) -> Self {
+        self.paused_topics = pauses.topics.keys().cloned().collect();
+        self.paused_pools = pauses.pools.keys().cloned().collect();
+        self
+    }
+
+    /// Whether jobs of a topic are held back.
+    pub fn is_topic_paused(&self, topic: &str) -> bool {
+        self.paused_topics.contains(topic)
+    }
+
+    /// Whether the workers of a pool get no jobs.
+    pub fn is_pool_paused(&self, pool: &str) -> bool {
+        self.paused_pools.contains(pool)
     }
 
     /// The pools that serve a topic, in order of preference; empty if none does.

@@ -245,13 +245,20 @@ impl Inner {
             tasks.spawn(Arc::clone(inner).take_undelivered(undelivered));
         }
         tasks.spawn(Arc::clone(inner).take_results(results));
-        tasks.spawn(Arc::clone(inner).take_submissions(intake));
-        tasks.spawn(Arc::clone(inner).serve_waiting());
         tasks.spawn(Arc::clone(inner).keep_membership());
         tasks.spawn(Arc::clone(inner).look_after_in_flight());
         tasks.spawn(Arc::clone(inner).reconcile());
         tasks.spawn(Arc::clone(inner).write_snapshots());
-        tasks.spawn(Arc::clone(inner).reload_config());
+        let dispatching = Arc::clone(inner);
+        tasks.spawn(async move {
+            if dispatching.know_config().await {
+                tokio::join!(
+                    Arc::clone(&dispatching).take_submissions(intake),
+                    Arc::clone(&dispatching).serve_waiting(),
+                    dispatching.reload_config(),
+                );
+            }
+        });
         let roll = Arc::clone(inner);
         tasks.spawn(async move { roll.call_roll().await });
         tasks.close();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{approval, audit, bench, completions, config, decision, job, key, policy, status, worker};
+use crate::commands::{approval, audit, bench, completions, config, decision, job, key, pause, policy, status, worker};
 use crate::output::Format;
 use crate::settings::parse_duration;
 
@@ -109,6 +109,10 @@ pub(crate) enum Command {
     /// Write, try, publish and explain policy
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Hold back a topic, a pool or a workflow, or see what is held back
+    Pause(pause::PauseArgs),
+    /// Let a topic, a pool or a workflow go on
+    Resume(pause::ResumeArgs),
     /// Make API keys
     #[command(subcommand, visible_alias = "keys")]
     Key(key::Command),

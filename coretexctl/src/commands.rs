@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod decision;
 pub(crate) mod job;
 pub(crate) mod key;
+pub(crate) mod pause;
 pub(crate) mod policy;
 pub(crate) mod status;
 pub(crate) mod worker;
@@ -34,6 +35,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     };
     match cli.command {
         Command::Policy(command) => policy::run(command, &context).await,
+        Command::Pause(args) => pause::pause(args, &context).await,
+        Command::Resume(args) => pause::resume(args, &context).await,
         Command::Key(command) => key::run(&command, context.out),
         Command::Job(command) => job::run(command, &context).await,
         Command::Worker(command) => worker::run(command, &context).await,

@@ -13,6 +13,7 @@ mod health;
 mod jobs;
 mod json;
 mod memory;
+mod pauses;
 mod percent;
 mod policy;
 mod query;
@@ -203,6 +204,7 @@ impl Gateway {
             .route("/api/v1/config", get(config::get).post(config::set))
             .route("/api/v1/config/effective", get(config::effective))
             .route("/api/v1/stream", any(stream::open))
+            .merge(pauses::routes())
             .merge(policy::routes())
             .fallback(edge::not_found)
             .layer(CatchPanicLayer::custom(error::panicked))

@@ -237,6 +237,8 @@ pub enum PendingReason {
     NoListener,
     /// Its worker is gone.
     WorkerLost,
+    /// Somebody paused its topic, or all its pools.
+    Paused,
 }
 
 impl PendingReason {
@@ -250,6 +252,7 @@ impl PendingReason {
             Self::SafetyUnavailable => "safety_unavailable",
             Self::NoListener => "no_listener",
             Self::WorkerLost => "worker_lost",
+            Self::Paused => "paused",
         }
     }
 }
@@ -266,6 +269,7 @@ impl FromStr for PendingReason {
             Self::SafetyUnavailable,
             Self::NoListener,
             Self::WorkerLost,
+            Self::Paused,
         ]
         .into_iter()
         .find(|reason| reason.as_str() == text)

@@ -124,10 +124,17 @@ pub fn eligible_pools<'a>(demand: &Demand, routing: &'a Routing) -> Result<Vec<&
 
 /// Chooses the least loaded worker that fits. Does not reserve its place: [`Fleet::reserve`] does.
 pub fn place(demand: &Demand, routing: &Routing, fleet: &Fleet) -> Placement {
-    let pools = match eligible_pools(demand, routing) {
+    let mut pools = match eligible_pools(demand, routing) {
         Ok(pools) => pools,
         Err(why) => return Placement::Impossible { why },
     };
+    if routing.is_topic_paused(&demand.topic) {
+        return paused(&format!("topic {}", demand.topic));
+    }
+    if pools.iter().all(|pool| routing.is_pool_paused(pool)) {
+        return paused(&format!("pool {}", pools.join(",")));
+    }
+    pools.retain(|pool| !routing.is_pool_paused(pool));
     if !demand.worker.is_empty()
         && let Some(worker) = fleet.get(&demand.worker)
         && pools.contains(&worker.pool())
@@ -176,6 +183,13 @@ pub fn place(demand: &Demand, routing: &Routing, fleet: &Fleet) -> Placement {
             ),
         ),
         None => census.wait(&pools),
+    }
+}
+
+fn paused(what: &str) -> Placement {
+    Placement::Wait {
+        reason: PendingReason::Paused,
+        why: format!("not placed because: {what} is paused"),
     }
 }
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::Inner;
 use super::desk::Item;
 use super::handover::dead_letter;
 use super::results::News;
+use super::{Inner, back_off};
 use crate::bus::Message;
+use crate::config::{DEFAULT, PAUSES, Pauses, SYSTEM};
 use crate::error::{StoreError, chain};
 use crate::jobs::{Change, Cursor, JobEvent, JobState, Outcome, ScanItem, TerminalDetail};
 use crate::protocol::agent::bus_packet::Payload;
@@ -236,10 +237,12 @@ impl Inner {
         expired
     }
 
-    /// Reads pools and time limits again whenever their document may have changed.
+    /// Reads pools, pauses and time limits again whenever their documents may have changed.
     pub(super) async fn reload_config(self: Arc<Self>) {
         let mut tick = tokio::time::interval(self.options.reload_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // It has just been read.
+        tick.reset();
         loop {
             tokio::select! {
                 biased;
@@ -247,34 +250,53 @@ impl Inner {
                 () = self.reload.notified() => {}
                 _ = tick.tick() => {}
             }
-            let name = ("system".to_owned(), "default".to_owned());
-            let document = match self.parts.stores.config.get_many(&[name]).await {
-                Ok(documents) => documents.into_iter().next().flatten(),
-                Err(error) => {
-                    warn!(error = %chain(&error), "configuration could not be read; the last one stays");
-                    continue;
-                }
-            };
-            let data = |key: &str| document.as_ref().and_then(|document| document.data.get(key));
-            match Routing::merged(&self.parts.routing, data("pools")) {
-                Ok(routing) if routing != **self.routing.load() => {
-                    self.routing.store(Arc::new(routing));
-                    info!("pools and topics changed");
-                    // What could not be placed may fit now, and the reverse: everything that waits is looked at again.
-                    let now = self.parts.clock.now();
-                    let mut desk = self.desk.lock();
-                    for entry in desk.parked.drain() {
-                        desk.delay(now, entry);
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => warn!(%error, "pools of cfg:system:default cannot be used; the last ones stay"),
-            }
-            match Timeouts::merged(&self.parts.timeouts, data("timeouts")) {
-                Ok(timeouts) => self.timeouts.store(Arc::new(timeouts)),
-                Err(error) => warn!(%error, "timeouts of cfg:system:default cannot be used; the last ones stay"),
+            if let Err(error) = self.read_config().await {
+                warn!(error = %chain(&error), "configuration could not be read; the last one stays");
             }
         }
+    }
+
+    /// Reads what is configured for the first time, however long it takes: before, nobody knows what is paused. Returns
+    /// whether it is known; not at shutdown.
+    pub(super) async fn know_config(&self) -> bool {
+        let mut attempt = 0;
+        while let Err(error) = self.read_config().await {
+            warn!(error = %chain(&error), attempt, "configuration could not be read; nothing is dispatched before it is");
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = tokio::time::sleep(back_off(attempt)) => {}
+            }
+            attempt += 1;
+        }
+        true
+    }
+
+    async fn read_config(&self) -> Result<(), StoreError> {
+        let names = [DEFAULT, PAUSES].map(|id| (SYSTEM.to_owned(), id.to_owned()));
+        let mut documents = self.parts.stores.config.get_many(&names).await?.into_iter();
+        let document = documents.next().flatten();
+        let pauses = Pauses::of(documents.next().flatten().as_ref());
+        let data = |key: &str| document.as_ref().and_then(|document| document.data.get(key));
+        let merged = Routing::merged(&self.parts.routing, data("pools")).unwrap_or_else(|error| {
+            warn!(%error, "pools of cfg:system:default cannot be used; the last ones stay");
+            Routing::clone(&self.routing.load())
+        });
+        let routing = merged.with_pauses(&pauses);
+        if routing != **self.routing.load() {
+            self.routing.store(Arc::new(routing));
+            info!("pools and topics changed");
+            // What could not be placed may fit now, and the reverse: everything that waits is looked at again.
+            let now = self.parts.clock.now();
+            let mut desk = self.desk.lock();
+            for entry in desk.parked.drain() {
+                desk.delay(now, entry);
+            }
+        }
+        match Timeouts::merged(&self.parts.timeouts, data("timeouts")) {
+            Ok(timeouts) => self.timeouts.store(Arc::new(timeouts)),
+            Err(error) => warn!(%error, "timeouts of cfg:system:default cannot be used; the last ones stay"),
+        }
+        Ok(())
     }
 }
 

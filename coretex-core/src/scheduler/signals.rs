@@ -15,7 +15,7 @@ use super::desk::Via;
 use super::handover::Handover;
 use super::results::News;
 use crate::bus::{self, Delivery, Message, SubscribeOptions, Subscription};
-use crate::config::{DEFAULT, Notice, SYSTEM};
+use crate::config::{DEFAULT, Notice, PAUSES, SYSTEM};
 use crate::error::chain;
 use crate::jobs::{Change, JobEvent, JobStoreExt, Note, Outcome, PendingReason, TerminalDetail};
 use crate::metrics::{HEARTBEATS_BAD_ID, PACKETS_INVALID, PACKETS_UNDECODABLE};
@@ -273,7 +273,8 @@ impl Inner {
             }
             self.effective.forget();
             let ours = |delivery: &Delivery| {
-                Notice::parse(&delivery.payload).is_some_and(|notice| notice.is_about(SYSTEM, DEFAULT))
+                Notice::parse(&delivery.payload)
+                    .is_some_and(|notice| notice.is_about(SYSTEM, DEFAULT) || notice.is_about(SYSTEM, PAUSES))
             };
             if batch.iter().any(ours) {
                 self.reload.notify_one();

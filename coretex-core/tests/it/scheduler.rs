@@ -1,6 +1,7 @@
 //! The scheduler as others see it: packets in, packets out, records in the store. On every backend.
 
 mod approvals;
+mod pauses;
 mod scenarios;
 mod world;
 
@@ -8,7 +9,7 @@ mod world;
 macro_rules! on_backend {
     ($name:ident, $backend:expr) => {
         mod $name {
-            use super::{approvals, scenarios};
+            use super::{approvals, pauses, scenarios};
             use super::world::Backend;
 
             super::on_backend!(@tests scenarios, $backend,
@@ -55,6 +56,10 @@ macro_rules! on_backend {
                 a_repeated_submission_keeps_the_votes,
                 what_nobody_decides_about_in_time_is_denied_or_runs,
                 of_many_approvers_as_many_count_as_are_needed,
+            );
+            super::on_backend!(@tests pauses, $backend,
+                jobs_of_a_paused_topic_wait,
+                jobs_of_a_paused_pool_wait,
             );
         }
     };

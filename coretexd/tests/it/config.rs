@@ -211,3 +211,53 @@ async fn the_use_of_a_key_is_in_the_log_once() {
         (&json!("ada"), &json!("secops"), &json!("key.use"))
     );
 }
+
+/// docs/spec/http.md §16.
+#[tokio::test]
+async fn topics_pools_and_workflows_are_paused_and_resumed() {
+    let rig = Rig::new().await;
+    assert_eq!(
+        rig.get("/api/v1/pauses").await.json(),
+        json!({"topics": {}, "pools": {}, "workflows": {}})
+    );
+    let answer = rig
+        .send(
+            "POST",
+            "/api/v1/topics/job.default/pause",
+            &ADA,
+            r#"{"reason":" bank is down "}"#,
+        )
+        .await;
+    assert_eq!(answer.brief(), (204, ""));
+    for path in ["pools/gpu/pause", "pools/gpu/pause", "workflows/triage/pause"] {
+        assert_eq!(
+            rig.post(&format!("/api/v1/{path}"), "").await.brief(),
+            (204, ""),
+            "{path}"
+        );
+    }
+    let paused = rig.get("/api/v1/pauses").await.json();
+    let topic = &paused["topics"]["job.default"];
+    assert_eq!(
+        (&topic["by"], &topic["reason"]),
+        (&json!("ada"), &json!("bank is down"))
+    );
+    assert!(paused["pools"]["gpu"].is_object() && paused["workflows"]["triage"].is_object());
+    assert_eq!(
+        rig.post("/api/v1/topics/job.x/pause", "[1]").await.brief(),
+        (400, "invalid json")
+    );
+    for path in [
+        "topics/job.default/resume",
+        "topics/job.default/resume",
+        "pools/gpu/resume",
+    ] {
+        assert_eq!(
+            rig.post(&format!("/api/v1/{path}"), "").await.brief(),
+            (204, ""),
+            "{path}"
+        );
+    }
+    let paused = rig.get("/api/v1/pauses").await.json();
+    assert_eq!((&paused["topics"], &paused["pools"]), (&json!({}), &json!({})));
+}

@@ -53,6 +53,49 @@ fn outcome(demand: &Demand, fleet: &Fleet) -> String {
     }
 }
 
+/// docs/spec/config.md §5.
+#[test]
+fn what_is_paused_waits() {
+    let pauses = |topics: &[&str], pools: &[&str]| {
+        let named = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| ((*name).to_owned(), crate::config::Pause::default()))
+                .collect()
+        };
+        crate::config::Pauses {
+            topics: named(topics),
+            pools: named(pools),
+            ..Default::default()
+        }
+    };
+    let fleet = fleet([worker("big-1", "big", 0, 4), worker("small-1", "small", 3, 4)]);
+    let demand = job("job.two", &[], &[]);
+    for (topics, pools, expected) in [
+        (&[][..], &[][..], "big-1"),
+        (&["job.other"], &["other"], "big-1"),
+        (&[], &["big"], "small-1"),
+        (
+            &[],
+            &["big", "small"],
+            "wait: paused: not placed because: pool big,small is paused",
+        ),
+        (
+            &["job.two"],
+            &[],
+            "wait: paused: not placed because: topic job.two is paused",
+        ),
+    ] {
+        let routing = routing().with_pauses(&pauses(topics, pools));
+        let found = match place(&demand, &routing, &fleet) {
+            Placement::On { worker, .. } => worker.map_or_else(String::new, |id| id.as_str().to_owned()),
+            Placement::Wait { reason, why } => format!("wait: {}: {why}", reason.as_str()),
+            Placement::Impossible { why } => format!("never: {why}"),
+        };
+        assert_eq!(found, expected, "{topics:?} {pools:?}");
+    }
+}
+
 /// docs/spec/scheduler.md §3, row by row.
 #[test]
 fn placements() {
