@@ -15,6 +15,8 @@ pub mod config;
 pub mod decisions;
 pub mod dlq;
 pub mod error;
+#[cfg(feature = "server")]
+pub mod expr;
 pub mod jobs;
 pub mod locks;
 pub mod metrics;
