@@ -8,6 +8,7 @@ pub mod event;
 pub mod model;
 pub mod run;
 pub mod schedule;
+pub mod schema;
 pub mod service;
 pub mod store;
 
