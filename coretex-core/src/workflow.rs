@@ -5,7 +5,9 @@
 
 pub mod engine;
 pub mod event;
+mod graph;
 pub mod model;
+pub mod plan;
 pub mod run;
 pub mod schedule;
 pub mod schema;
@@ -14,5 +16,6 @@ pub mod store;
 
 pub use event::{Effect, Event, TimelineEvent, Transition};
 pub use model::{Step, Workflow};
+pub use plan::{Plan, PlannedStep, StepIndex};
 pub use run::{Run, RunHead, RunId, RunStatus, StepKey, StepRecord, StepStatus};
 pub use store::WorkflowStore;

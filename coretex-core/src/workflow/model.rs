@@ -83,6 +83,11 @@ impl Workflow {
         members.remove("updated_at");
         hash_object(&members, Numbers::Exact)
     }
+
+    /// How long a run may take; `None` is for ever.
+    pub fn timeout(&self) -> Option<std::time::Duration> {
+        millis(self.timeout_ms).or_else(|| millis(self.timeout_sec.saturating_mul(1_000)))
+    }
 }
 
 /// What happens to steps in flight when the run fails.
