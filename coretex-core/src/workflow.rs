@@ -3,6 +3,7 @@
 //! The engine is one pure function, `advance`: a run, what happened, the time → the run's next state and what follows from
 //! it. The shell around it (`engine`) commits both at once by compare-and-set and then does what was committed.
 
+pub mod advance;
 pub mod engine;
 pub mod event;
 mod graph;
@@ -14,6 +15,7 @@ pub mod schema;
 pub mod service;
 pub mod store;
 
+pub use advance::{advance, job_request};
 pub use event::{Effect, Event, TimelineEvent, Transition};
 pub use model::{Step, Workflow};
 pub use plan::{Plan, PlannedStep, StepIndex};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::graph::{self, Edges};
-use super::model::{Step, StepKind, StepMeta, Workflow};
+use super::model::{DependencyPolicy, Step, StepKind, StepMeta, Workflow};
 use super::run::StepKey;
 use super::schema::{Schema, SchemaSet};
 use crate::expr::{Expr, Template};
@@ -53,6 +53,10 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// By id.
     steps: Vec<PlannedStep>,
+    /// The place of each in `order`.
+    ranks: Vec<usize>,
+    /// The steps that may be reached because others never will be.
+    watchful: Vec<StepIndex>,
 }
 
 /// A compiled step.
@@ -188,7 +192,9 @@ impl Plan {
                 .first()
                 .map(|id| format!("it depends on step `{id}`, which does not exist"))
                 .or_else(|| {
-                    let cycle = cyclic.contains(&index).then(|| graph::cycle(&links.edges, &cyclic, index))?;
+                    let cycle = cyclic
+                        .contains(&index)
+                        .then(|| graph::cycle(&links.edges, &cyclic, index))?;
                     let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|index| ids[*index]).collect();
                     Some(format!("steps wait for each other: {}", names.join(" → ")))
                 })
@@ -199,7 +205,21 @@ impl Plan {
             .filter(|step| step.dependents.is_empty() && step.handles.is_empty() && !step.step.finally)
             .map(|step| step.index)
             .collect();
+        let mut ranks = vec![0; steps.len()];
+        for (rank, index) in order.iter().enumerate() {
+            ranks[*index] = rank;
+        }
+        let watchful = steps
+            .iter()
+            .filter(|step| {
+                use DependencyPolicy::{AllDone, OnFailure};
+                matches!(step.step.dependency_policy, AllDone | OnFailure) || !step.handles.is_empty()
+            })
+            .map(|step| step.index)
+            .collect();
         Self {
+            ranks,
+            watchful,
             order: order.into_iter().map(StepIndex).collect(),
             leaves,
             compensates: steps.iter().any(|step| step.compensate.is_some()),
@@ -215,6 +235,17 @@ impl Plan {
     /// The steps, by id.
     pub fn steps(&self) -> &[PlannedStep] {
         &self.steps
+    }
+
+    /// A step's place in [`order`](Self::order).
+    pub fn rank(&self, index: StepIndex) -> usize {
+        self.ranks[index.0]
+    }
+
+    /// The steps that may be reached, or skipped, because others never will be: those of the policies `all_done` and
+    /// `on_failure`, and error handlers.
+    pub fn watchful(&self) -> &[StepIndex] {
+        &self.watchful
     }
 
     /// The place of a step of the definition.
@@ -264,10 +295,21 @@ impl PlannedStep {
     /// The texts of all parts that cannot be used, the steps within it included. Empty for what passed the checks.
     pub fn errors(&self) -> Vec<&str> {
         let mut errors: Vec<&str> = self.problem.as_deref().into_iter().collect();
-        let exprs = [&self.condition, &self.for_each, &self.expression, &self.while_, &self.until];
+        let exprs = [
+            &self.condition,
+            &self.for_each,
+            &self.expression,
+            &self.while_,
+            &self.until,
+        ];
         errors.extend(exprs.into_iter().flatten().filter_map(error));
         errors.extend(self.cases.iter().filter_map(|case| error(&case.when)));
-        errors.extend([&self.input_schema, &self.output_schema].into_iter().flatten().filter_map(error));
+        errors.extend(
+            [&self.input_schema, &self.output_schema]
+                .into_iter()
+                .flatten()
+                .filter_map(error),
+        );
         let templates = [
             &self.input,
             &self.priority,
@@ -291,7 +333,11 @@ impl PlannedStep {
             let labels = meta.labels.iter().map(|(_, value)| value);
             errors.extend(one.into_iter().chain(several).chain(labels).filter_map(error));
         }
-        let within = self.branches.iter().chain(self.body.as_deref()).chain(self.compensate.as_deref());
+        let within = self
+            .branches
+            .iter()
+            .chain(self.body.as_deref())
+            .chain(self.compensate.as_deref());
         errors.extend(within.flat_map(Self::errors));
         errors
     }
@@ -371,8 +417,13 @@ impl Links {
                     planned.then = case.then.iter().filter_map(find).collect();
                 }
                 step.default = step.step.default.iter().filter_map(find).collect();
-                let choices: BTreeSet<StepIndex> =
-                    step.cases.iter().flat_map(|case| &case.then).chain(&step.default).copied().collect();
+                let choices: BTreeSet<StepIndex> = step
+                    .cases
+                    .iter()
+                    .flat_map(|case| &case.then)
+                    .chain(&step.default)
+                    .copied()
+                    .collect();
                 step.choices = choices.into_iter().collect();
             }
         }
@@ -397,8 +448,10 @@ fn unusable_id(id: &str, kind: StepKind) -> Option<String> {
 
 /// Labels that say where a job comes from and what it may do are not the author's to set (docs/spec/workflows.md §4.2).
 pub(super) fn is_reserved_label(name: &str) -> bool {
-    matches!(name, "workflow_id" | "run_id" | "step_id" | "dry_run" | "secrets_present")
-        || is_approval_label(name)
+    matches!(
+        name,
+        "workflow_id" | "run_id" | "step_id" | "dry_run" | "secrets_present"
+    ) || is_approval_label(name)
         || name.starts_with("coretex.")
 }
 
@@ -485,7 +538,11 @@ impl PlannedMeta {
             capability: text(&meta.capability),
             risk_tags: meta.risk_tags.iter().map(|tag| text(tag)).collect(),
             requires: meta.requires.iter().map(|one| text(one)).collect(),
-            labels: meta.labels.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            labels: meta
+                .labels
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value)))
+                .collect(),
         }
     }
 }

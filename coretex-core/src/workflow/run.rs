@@ -292,7 +292,7 @@ pub struct StepRecord {
     pub inherits_input: bool,
     /// The output as JSON, as expressions see it under `steps.<id>.output`. `None` if there is none, or it is too large
     /// and only `result_ptr` names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
     pub output: Option<Arc<Value>>,
     /// Where the worker left the output.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -337,6 +337,11 @@ impl StepRecord {
     pub fn in_flight(&self) -> bool {
         self.status == StepStatus::Running && (self.job_id.is_some() || self.child_run.is_some())
     }
+}
+
+/// A null that is there is an output.
+fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<Value>>, D::Error> {
+    Arc::deserialize(deserializer).map(Some)
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]

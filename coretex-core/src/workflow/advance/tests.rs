@@ -1,0 +1,8 @@
+//! The rules of `docs/spec/workflows.md`, one by one.
+
+mod conformance;
+mod control;
+mod failures;
+mod flow;
+mod harness;
+mod waits;
