@@ -2,7 +2,7 @@
 
 mod overlay;
 mod timeouts;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

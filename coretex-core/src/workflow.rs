@@ -4,6 +4,8 @@
 //! it. The shell around it (`engine`) commits both at once by compare-and-set and then does what was committed.
 
 pub mod advance;
+pub mod check;
+pub mod decode;
 pub mod engine;
 pub mod event;
 mod graph;

@@ -142,7 +142,7 @@ fn unknown_key(key: &str, known: &[&str]) -> String {
 }
 
 /// How many letters have to be added, removed or changed (Levenshtein), cases being equal.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.to_lowercase().chars().enumerate() {

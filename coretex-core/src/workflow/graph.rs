@@ -66,19 +66,21 @@ pub(super) fn cycle(edges: &Edges, cyclic: &BTreeSet<usize>, start: usize) -> Ve
     }
 }
 
-/// Whether `from` waits for `to`, directly or not.
-pub(super) fn waits_for(edges: &Edges, from: usize, to: usize) -> bool {
+/// What `from` waits for, directly or not. Itself only if it is on a cycle.
+pub(super) fn before(edges: &Edges, from: usize) -> Vec<bool> {
     let mut seen = vec![false; edges.len()];
-    let mut open = vec![from];
+    let mut open: Vec<usize> = edges[from].iter().copied().collect();
     while let Some(node) = open.pop() {
-        if node == to {
-            return true;
-        }
         if !std::mem::replace(&mut seen[node], true) {
             open.extend(&edges[node]);
         }
     }
-    false
+    seen
+}
+
+/// Whether `from` waits for `to`, directly or not, or is the same.
+pub(super) fn waits_for(edges: &Edges, from: usize, to: usize) -> bool {
+    from == to || before(edges, from)[to]
 }
 
 #[cfg(test)]

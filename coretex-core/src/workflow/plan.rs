@@ -331,17 +331,17 @@ fn error<T>(part: &Part<T>) -> Option<&str> {
 }
 
 /// How the steps hang together, before there are planned steps.
-struct Links {
+pub(super) struct Links {
     depends_on: Vec<BTreeSet<usize>>,
     unknown: Vec<Vec<String>>,
-    chosen_by: Vec<BTreeSet<usize>>,
-    on_error: Vec<Option<usize>>,
-    /// Both of the above, and from handlers to what they handle.
-    edges: Edges,
+    pub(super) chosen_by: Vec<BTreeSet<usize>>,
+    pub(super) on_error: Vec<Option<usize>>,
+    /// Dependencies of both kinds, and from handlers to what they handle.
+    pub(super) edges: Edges,
 }
 
 impl Links {
-    fn of(workflow: &Workflow) -> Self {
+    pub(super) fn of(workflow: &Workflow) -> Self {
         let ids: Vec<&str> = workflow.steps.keys().map(String::as_str).collect();
         let find = |id: &str| ids.binary_search(&id).ok();
         let count = ids.len();
@@ -474,7 +474,7 @@ impl Compiler<'_> {
             meta: step.meta.as_ref().map(PlannedMeta::compile),
             priority: some_text(&step.priority),
             memory_id: some_text(&step.memory_id),
-            delay_until: some_text(step.delay_until.trim()),
+            delay_until: some_text(step.delay_until.trim()).filter(|_| kind == StepKind::Delay),
             prompt: some_text(&step.prompt),
             workflow: some_text(&step.workflow),
             signal: if step.signal.is_empty() {
