@@ -133,7 +133,11 @@ impl<'a> Checker<'a> {
         let id = workflow.id.as_str();
         if id == "all" || id.chars().any(|c| c == ':' || c.is_control() || c.is_whitespace()) {
             let id = id.escape_debug();
-            self.error_at("id", "workflow_id", format!("`{id}` is reserved or has colons, blanks or control characters"));
+            self.error_at(
+                "id",
+                "workflow_id",
+                format!("`{id}` is reserved or has colons, blanks or control characters"),
+            );
         }
         if id.len() > 256 {
             self.error_at("id", "workflow_id", "it is longer than 256 bytes".to_owned());
@@ -148,16 +152,24 @@ impl<'a> Checker<'a> {
         }
         let steps: usize = workflow.steps.values().map(count_steps).sum();
         if steps > MAX_STEPS {
-            let message = format!("{steps} steps; there may be {MAX_STEPS}: move some to another workflow (`subworkflow`)");
+            let message =
+                format!("{steps} steps; there may be {MAX_STEPS}: move some to another workflow (`subworkflow`)");
             self.error_at("steps", "too_many_steps", message);
         }
         if steps == 0 {
-            self.warn_at("steps", "no_steps", "there are no steps: runs succeed at once".to_owned());
+            self.warn_at(
+                "steps",
+                "no_steps",
+                "there are no steps: runs succeed at once".to_owned(),
+            );
         }
         let size = serde_json::to_vec(workflow).map_or(usize::MAX, |bytes| bytes.len());
         let limit = super::decode::MAX_DOCUMENT_BYTES;
         if size > limit {
-            self.error("too_large", format!("the definition has {size} bytes; there may be {limit}"));
+            self.error(
+                "too_large",
+                format!("the definition has {size} bytes; there may be {limit}"),
+            );
         }
     }
 
@@ -251,7 +263,10 @@ impl<'a> Checker<'a> {
         let registered = &self.known.schemas.registered;
         match registered.get(id.trim()) {
             None if self.known.registry => {
-                let message = format!("schema `{}` is not registered: the step will fail", id.trim().escape_debug());
+                let message = format!(
+                    "schema `{}` is not registered: the step will fail",
+                    id.trim().escape_debug()
+                );
                 self.warn_at(member, "unknown_schema", message);
             }
             None => {}
@@ -267,7 +282,9 @@ impl<'a> Checker<'a> {
     fn paths(&mut self, member: &str, paths: &[Vec<Segment>], reads: &Reads<'a>) {
         let mut told = BTreeSet::new();
         for path in paths {
-            let Some(Segment::Key(root)) = path.first() else { continue };
+            let Some(Segment::Key(root)) = path.first() else {
+                continue;
+            };
             if &**root == "steps" {
                 if let Some(Segment::Key(id)) = path.get(1)
                     && told.insert(id.to_string())
@@ -282,7 +299,11 @@ impl<'a> Checker<'a> {
 }
 
 fn count_steps(step: &Step) -> usize {
-    let within = step.branches.iter().chain(step.body.as_deref()).chain(step.compensate.as_deref());
+    let within = step
+        .branches
+        .iter()
+        .chain(step.body.as_deref())
+        .chain(step.compensate.as_deref());
     1 + within.map(count_steps).sum::<usize>()
 }
 

@@ -112,7 +112,10 @@ impl Definition {
         let Self {
             mut workflow, given, ..
         } = self;
-        workflow.created_at = stored.map(|stored| stored.created_at).filter(|at| *at != Timestamp::ZERO).unwrap_or(now);
+        workflow.created_at = stored
+            .map(|stored| stored.created_at)
+            .filter(|at| *at != Timestamp::ZERO)
+            .unwrap_or(now);
         workflow.updated_at = now;
         let Some(stored) = stored else { return workflow };
         for (text, old) in [

@@ -33,8 +33,11 @@ fn reverse(edges: &Edges) -> Edges {
 /// Takes away, again and again, the smallest node of `nodes` that waits for none of the rest.
 fn peel(nodes: &BTreeSet<usize>, edges: &Edges, followers: &Edges) -> (Vec<usize>, BTreeSet<usize>) {
     let mut open: Vec<usize> = edges.iter().map(|before| before.intersection(nodes).count()).collect();
-    let mut free: BinaryHeap<Reverse<usize>> =
-        nodes.iter().filter(|node| open[**node] == 0).map(|node| Reverse(*node)).collect();
+    let mut free: BinaryHeap<Reverse<usize>> = nodes
+        .iter()
+        .filter(|node| open[**node] == 0)
+        .map(|node| Reverse(*node))
+        .collect();
     let mut rest = nodes.clone();
     let mut sorted = Vec::with_capacity(nodes.len());
     while let Some(Reverse(node)) = free.pop() {

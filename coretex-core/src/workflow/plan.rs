@@ -192,7 +192,9 @@ impl Plan {
                 .first()
                 .map(|id| format!("it depends on step `{id}`, which does not exist"))
                 .or_else(|| {
-                    let cycle = cyclic.contains(&index).then(|| graph::cycle(&links.edges, &cyclic, index))?;
+                    let cycle = cyclic
+                        .contains(&index)
+                        .then(|| graph::cycle(&links.edges, &cyclic, index))?;
                     let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|index| ids[*index]).collect();
                     Some(format!("steps wait for each other: {}", names.join(" → ")))
                 })
@@ -293,10 +295,21 @@ impl PlannedStep {
     /// The texts of all parts that cannot be used, the steps within it included. Empty for what passed the checks.
     pub fn errors(&self) -> Vec<&str> {
         let mut errors: Vec<&str> = self.problem.as_deref().into_iter().collect();
-        let exprs = [&self.condition, &self.for_each, &self.expression, &self.while_, &self.until];
+        let exprs = [
+            &self.condition,
+            &self.for_each,
+            &self.expression,
+            &self.while_,
+            &self.until,
+        ];
         errors.extend(exprs.into_iter().flatten().filter_map(error));
         errors.extend(self.cases.iter().filter_map(|case| error(&case.when)));
-        errors.extend([&self.input_schema, &self.output_schema].into_iter().flatten().filter_map(error));
+        errors.extend(
+            [&self.input_schema, &self.output_schema]
+                .into_iter()
+                .flatten()
+                .filter_map(error),
+        );
         let templates = [
             &self.input,
             &self.priority,
@@ -320,7 +333,11 @@ impl PlannedStep {
             let labels = meta.labels.iter().map(|(_, value)| value);
             errors.extend(one.into_iter().chain(several).chain(labels).filter_map(error));
         }
-        let within = self.branches.iter().chain(self.body.as_deref()).chain(self.compensate.as_deref());
+        let within = self
+            .branches
+            .iter()
+            .chain(self.body.as_deref())
+            .chain(self.compensate.as_deref());
         errors.extend(within.flat_map(Self::errors));
         errors
     }
@@ -400,8 +417,13 @@ impl Links {
                     planned.then = case.then.iter().filter_map(find).collect();
                 }
                 step.default = step.step.default.iter().filter_map(find).collect();
-                let choices: BTreeSet<StepIndex> =
-                    step.cases.iter().flat_map(|case| &case.then).chain(&step.default).copied().collect();
+                let choices: BTreeSet<StepIndex> = step
+                    .cases
+                    .iter()
+                    .flat_map(|case| &case.then)
+                    .chain(&step.default)
+                    .copied()
+                    .collect();
                 step.choices = choices.into_iter().collect();
             }
         }
@@ -426,8 +448,10 @@ fn unusable_id(id: &str, kind: StepKind) -> Option<String> {
 
 /// Labels that say where a job comes from and what it may do are not the author's to set (docs/spec/workflows.md §4.2).
 pub(super) fn is_reserved_label(name: &str) -> bool {
-    matches!(name, "workflow_id" | "run_id" | "step_id" | "dry_run" | "secrets_present")
-        || is_approval_label(name)
+    matches!(
+        name,
+        "workflow_id" | "run_id" | "step_id" | "dry_run" | "secrets_present"
+    ) || is_approval_label(name)
         || name.starts_with("coretex.")
 }
 
@@ -514,7 +538,11 @@ impl PlannedMeta {
             capability: text(&meta.capability),
             risk_tags: meta.risk_tags.iter().map(|tag| text(tag)).collect(),
             requires: meta.requires.iter().map(|one| text(one)).collect(),
-            labels: meta.labels.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            labels: meta
+                .labels
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value)))
+                .collect(),
         }
     }
 }

@@ -110,10 +110,13 @@ impl Schema {
 
     /// All that is wrong with a value, for people who fill in a form; empty if nothing is.
     pub fn problems(&self, value: &Value) -> Vec<String> {
-        let told = self.invalid(value).into_iter().map(|invalid| match invalid.pointer.as_str() {
-            "" => invalid.reason,
-            pointer => format!("{pointer}: {}", invalid.reason),
-        });
+        let told = self
+            .invalid(value)
+            .into_iter()
+            .map(|invalid| match invalid.pointer.as_str() {
+                "" => invalid.reason,
+                pointer => format!("{pointer}: {}", invalid.reason),
+            });
         told.collect()
     }
 
@@ -224,7 +227,11 @@ pub fn names(workflow: &super::Workflow) -> std::collections::BTreeSet<&str> {
                 into.insert(id.trim());
             }
         }
-        let nested = step.branches.iter().chain(step.body.as_deref()).chain(step.compensate.as_deref());
+        let nested = step
+            .branches
+            .iter()
+            .chain(step.body.as_deref())
+            .chain(step.compensate.as_deref());
         for step in nested {
             of_step(step, into);
         }

@@ -5,13 +5,15 @@ mod error;
 mod runs;
 mod schedules;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use error::{Error, Problem};
+pub use error::Error;
 
+pub use super::check::Problem;
+pub use super::decode::Definition;
 use super::engine::Engine;
-use super::model::{Object, Workflow};
+use super::model::Object;
 use super::run::RunId;
 use super::store::WorkflowStore;
 use crate::audit::Actor;
@@ -23,16 +25,6 @@ pub struct Workflows {
     store: Arc<dyn WorkflowStore>,
     engine: Engine,
     clock: Clock,
-}
-
-/// A definition as somebody wants it to be.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Definition {
-    /// What the document says. Without an id it gets one.
-    pub workflow: Workflow,
-    /// The members that the document has and that are not null, by their names in lower case. What it does not have keeps its
-    /// stored value.
-    pub given: BTreeSet<String>,
 }
 
 /// What became of a definition.

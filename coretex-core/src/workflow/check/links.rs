@@ -9,7 +9,17 @@ use crate::workflow::plan::{Links, choices};
 
 /// The names an expression may begin with.
 const ROOTS: [&str; 11] = [
-    "input", "ctx", "steps", "run", "now", "item", "index", "items_total", "last", "error", "true",
+    "input",
+    "ctx",
+    "steps",
+    "run",
+    "now",
+    "item",
+    "index",
+    "items_total",
+    "last",
+    "error",
+    "true",
 ];
 
 /// What the expressions of a place can read.
@@ -88,10 +98,16 @@ impl<'a> Checker<'a> {
             for index in &cycle {
                 left.remove(index);
             }
-            let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|index| self.graph.ids[*index]).collect();
+            let names: Vec<&str> = cycle
+                .iter()
+                .chain(cycle.first())
+                .map(|index| self.graph.ids[*index])
+                .collect();
             let message = format!("steps wait for each other: {}", names.join(" → "));
             let first = names.first().copied().unwrap_or_default().to_owned();
-            self.within(&["steps", &first], |checker| checker.error_at("depends_on", "cycle", message));
+            self.within(&["steps", &first], |checker| {
+                checker.error_at("depends_on", "cycle", message)
+            });
         }
     }
 
@@ -100,7 +116,11 @@ impl<'a> Checker<'a> {
         for (index, before) in step.depends_on.iter().enumerate() {
             let place = format!("depends_on/{index}");
             if !seen.insert(before) {
-                self.warn_at(&place, "duplicate", format!("`{}` is named twice", before.escape_debug()));
+                self.warn_at(
+                    &place,
+                    "duplicate",
+                    format!("`{}` is named twice", before.escape_debug()),
+                );
                 continue;
             }
             let Some(found) = self.workflow.steps.get(before) else {
@@ -117,19 +137,28 @@ impl<'a> Checker<'a> {
                 );
                 self.error_at(&place, "finally", message);
             }
-            let after_failure =
-                matches!(step.dependency_policy, DependencyPolicy::AllDone | DependencyPolicy::OnFailure);
+            let after_failure = matches!(
+                step.dependency_policy,
+                DependencyPolicy::AllDone | DependencyPolicy::OnFailure
+            );
             if found.on_error == id && !after_failure {
                 let message = format!("it handles the failure of `{before}`, and cannot wait for its success");
                 self.error_at(&place, "handler", message);
             }
         }
-        let chosen = self.graph.find(id).is_some_and(|index| !self.graph.links.chosen_by[index].is_empty());
+        let chosen = self
+            .graph
+            .find(id)
+            .is_some_and(|index| !self.graph.links.chosen_by[index].is_empty());
         if step.depends_on.is_empty() && !chosen && step.dependency_policy != DependencyPolicy::AllSuccess {
             let message = "there is no `depends_on` that it is about".to_owned();
             match step.dependency_policy {
                 DependencyPolicy::AllDone => self.warn_at("dependency_policy", "no_effect", message),
-                _ => self.error_at("dependency_policy", "dependency_policy", format!("{message}: it would never run")),
+                _ => self.error_at(
+                    "dependency_policy",
+                    "dependency_policy",
+                    format!("{message}: it would never run"),
+                ),
             }
         }
     }
@@ -142,10 +171,17 @@ impl<'a> Checker<'a> {
             self.unknown_step("on_error", &step.on_error);
             return;
         };
-        let linked = self.graph.find(id).is_some_and(|index| self.graph.links.on_error[index].is_some());
+        let linked = self
+            .graph
+            .find(id)
+            .is_some_and(|index| self.graph.links.on_error[index].is_some());
         let name = &step.on_error;
         if name == id {
-            self.error_at("on_error", "handler", "a step cannot handle its own failure: use `retry`".to_owned());
+            self.error_at(
+                "on_error",
+                "handler",
+                "a step cannot handle its own failure: use `retry`".to_owned(),
+            );
         } else if !linked {
             let message = format!("`{name}` comes before this step, and cannot handle its failure");
             self.error_at("on_error", "handler", message);
@@ -168,13 +204,19 @@ impl<'a> Checker<'a> {
         if step.kind() != StepKind::Switch {
             return;
         }
-        let lists = step.cases.iter().enumerate().map(|(index, case)| (format!("cases/{index}/then"), &case.then));
+        let lists = step
+            .cases
+            .iter()
+            .enumerate()
+            .map(|(index, case)| (format!("cases/{index}/then"), &case.then));
         for (place, then) in lists.chain([("default".to_owned(), &step.default)]) {
             for (index, chosen) in then.iter().enumerate() {
                 let place = format!("{place}/{index}");
                 match self.workflow.steps.get(chosen) {
                     None => self.unknown_step(&place, chosen),
-                    Some(_) if chosen == id => self.error_at(&place, "cycle", "a switch cannot choose itself".to_owned()),
+                    Some(_) if chosen == id => {
+                        self.error_at(&place, "cycle", "a switch cannot choose itself".to_owned())
+                    }
                     Some(found) if found.finally || step.finally => {
                         let message = "`finally` steps neither choose nor are chosen".to_owned();
                         self.error_at(&place, "finally", message);
@@ -184,7 +226,11 @@ impl<'a> Checker<'a> {
             }
         }
         if choices(step).next().is_none() {
-            self.error_at("cases", "switch", "it chooses no step: name some in `then` or `default`".to_owned());
+            self.error_at(
+                "cases",
+                "switch",
+                "it chooses no step: name some in `then` or `default`".to_owned(),
+            );
         }
     }
 
@@ -212,7 +258,9 @@ impl<'a> Checker<'a> {
             return;
         };
         self.read.insert(id.to_owned());
-        let Some(index) = reads.step.and_then(|step| self.graph.find(step)) else { return };
+        let Some(index) = reads.step.and_then(|step| self.graph.find(step)) else {
+            return;
+        };
         if index == other {
             if !reads.after {
                 let message = format!("`steps.{id}` is this step itself: it has no result yet");
@@ -220,7 +268,10 @@ impl<'a> Checker<'a> {
             }
             return;
         }
-        let finally = reads.step.and_then(|step| self.workflow.steps.get(step)).is_some_and(|step| step.finally);
+        let finally = reads
+            .step
+            .and_then(|step| self.workflow.steps.get(step))
+            .is_some_and(|step| step.finally);
         if !reads.after && !finally && !self.graph.waits_for(index, other) {
             let message = format!("`{id}` may not have ended when this is evaluated: add it to `depends_on`");
             self.warn_at(member, "not_yet", message);
@@ -249,7 +300,11 @@ impl<'a> Checker<'a> {
             }
         };
         if !there {
-            self.warn_at(member, "unknown_name", format!("`{root}` exists in {where_to} only, and is null here"));
+            self.warn_at(
+                member,
+                "unknown_name",
+                format!("`{root}` exists in {where_to} only, and is null here"),
+            );
         }
     }
 
@@ -257,7 +312,12 @@ impl<'a> Checker<'a> {
     pub(super) fn unread(&mut self) {
         for (id, step) in &self.workflow.steps {
             let computes = matches!(step.kind(), StepKind::Transform | StepKind::Condition);
-            let leaf = !self.graph.links.edges.iter().any(|edges| self.graph.find(id).is_some_and(|at| edges.contains(&at)));
+            let leaf = !self
+                .graph
+                .links
+                .edges
+                .iter()
+                .any(|edges| self.graph.find(id).is_some_and(|at| edges.contains(&at)));
             if computes && !leaf && step.output_path.is_empty() && !self.read.contains(id) {
                 let message = format!("nobody reads what it computes: `steps.{id}.output` is in no expression");
                 self.within(&["steps", id], |checker| checker.warn_at("type", "unread", message));

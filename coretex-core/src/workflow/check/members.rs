@@ -51,13 +51,23 @@ impl Checker<'_> {
         if !step.prompt.is_empty() && !matches!(kind, K::Approval | K::Input) {
             self.contradiction("prompt", &[K::Approval, K::Input], step);
         }
-        for (member, set) in [("max_items", step.max_items != 0), ("tolerated_failures", step.tolerated_failures != 0)] {
+        for (member, set) in [
+            ("max_items", step.max_items != 0),
+            ("tolerated_failures", step.tolerated_failures != 0),
+        ] {
             if set && !step.fans_out() {
-                self.error_at(member, "contradiction", "it is about the children of a `for_each`, and there is none".to_owned());
+                self.error_at(
+                    member,
+                    "contradiction",
+                    "it is about the children of a `for_each`, and there is none".to_owned(),
+                );
             }
         }
         if matches!(kind, K::Switch | K::Parallel | K::Loop) && !step.for_each.is_empty() {
-            let message = format!("a `{}` step has no items: put it into a workflow and use `subworkflow`", name(step));
+            let message = format!(
+                "a `{}` step has no items: put it into a workflow and use `subworkflow`",
+                name(step)
+            );
             self.error_at("for_each", "contradiction", message);
         }
 
@@ -73,7 +83,11 @@ impl Checker<'_> {
             ("delay_sec", step.delay_sec != 0, &[K::Delay]),
             ("delay_until", !step.delay_until.is_empty(), &[K::Delay]),
             ("retry", step.retry.is_some(), &[K::Job, K::Subworkflow]),
-            ("input", !step.input.is_empty(), &[K::Job, K::Notify, K::Subworkflow, K::Transform]),
+            (
+                "input",
+                !step.input.is_empty(),
+                &[K::Job, K::Notify, K::Subworkflow, K::Transform],
+            ),
             (
                 "input_schema",
                 !step.input_schema.is_empty(),
@@ -89,12 +103,30 @@ impl Checker<'_> {
             (
                 "output_path",
                 !step.output_path.is_empty(),
-                &[K::Job, K::Condition, K::Subworkflow, K::Transform, K::Input, K::Signal, K::Parallel, K::Loop],
+                &[
+                    K::Job,
+                    K::Condition,
+                    K::Subworkflow,
+                    K::Transform,
+                    K::Input,
+                    K::Signal,
+                    K::Parallel,
+                    K::Loop,
+                ],
             ),
             (
                 "for_each",
                 !step.for_each.is_empty(),
-                &[K::Job, K::Subworkflow, K::Transform, K::Input, K::Signal, K::Switch, K::Parallel, K::Loop],
+                &[
+                    K::Job,
+                    K::Subworkflow,
+                    K::Transform,
+                    K::Input,
+                    K::Signal,
+                    K::Switch,
+                    K::Parallel,
+                    K::Loop,
+                ],
             ),
         ];
         for (member, set, kinds) in reference {
@@ -120,16 +152,25 @@ impl Checker<'_> {
             ("output_schema_id", &step.output_schema, &step.output_schema_id),
         ] {
             if !inline.is_empty() && !id.is_empty() {
-                self.warn_at(member, "no_effect", "there is a schema in the definition as well, which wins".to_owned());
+                self.warn_at(
+                    member,
+                    "no_effect",
+                    "there is a schema in the definition as well, which wins".to_owned(),
+                );
             }
         }
     }
 
     fn contradiction(&mut self, member: &str, kinds: &[StepKind], step: &Step) {
-        let wanted: Vec<String> =
-            NATIVE.iter().filter(|(_, kind)| kinds.contains(kind)).map(|(name, _)| format!("`{name}`")).collect();
+        let wanted: Vec<String> = NATIVE
+            .iter()
+            .filter(|(_, kind)| kinds.contains(kind))
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
         let wanted = wanted.join(" and ");
-        let named = NATIVE.iter().any(|(name, kind)| *name == step.step_type && kinds.contains(kind));
+        let named = NATIVE
+            .iter()
+            .any(|(name, kind)| *name == step.step_type && kinds.contains(kind));
         let message = if named {
             let which = if step.topic.is_empty() { "worker_id" } else { "topic" };
             format!("`{member}` goes with {wanted} steps; with a `{which}` this one is a job: remove one of them")
@@ -153,14 +194,19 @@ impl Checker<'_> {
         }
         let hint = super::nearest(word, types().filter(|known| !known.is_empty()));
         let hint = hint.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        let message = format!("unknown type `{}`: a step of this type needs a `topic`{hint}", word.escape_debug());
+        let message = format!(
+            "unknown type `{}`: a step of this type needs a `topic`{hint}",
+            word.escape_debug()
+        );
         self.error_at("type", "unknown_type", message);
     }
 
     /// Any word is a type of job. A native one in the wrong case is rarely meant to be.
     fn type_of_a_job(&mut self, step: &Step) {
         let word = step.step_type.as_str();
-        if let Some((native, _)) = NATIVE.iter().find(|(native, _)| native.eq_ignore_ascii_case(word.trim()) && *native != word)
+        if let Some((native, _)) = NATIVE
+            .iter()
+            .find(|(native, _)| native.eq_ignore_ascii_case(word.trim()) && *native != word)
         {
             let message = format!("`{}` is a job; did you mean `{native}`?", word.escape_debug());
             self.warn_at("type", "unknown_type", message);
@@ -171,13 +217,19 @@ impl Checker<'_> {
     pub(super) fn nested_members(&mut self, step: &Step) {
         let kind = step.kind();
         if matches!(kind, K::Switch | K::Parallel | K::Loop) {
-            let message = format!("a `{}` step cannot be within a step: move it to a workflow and use `subworkflow`", name(step));
+            let message = format!(
+                "a `{}` step cannot be within a step: move it to a workflow and use `subworkflow`",
+                name(step)
+            );
             self.error_at("type", "nested", message);
         }
         let set = [
             ("id", !step.id.is_empty()),
             ("depends_on", !step.depends_on.is_empty()),
-            ("dependency_policy", step.dependency_policy != DependencyPolicy::AllSuccess),
+            (
+                "dependency_policy",
+                step.dependency_policy != DependencyPolicy::AllSuccess,
+            ),
             ("for_each", !step.for_each.is_empty()),
             ("on_error", !step.on_error.is_empty()),
             ("finally", step.finally),
@@ -186,7 +238,11 @@ impl Checker<'_> {
         for (member, set) in set {
             if set {
                 let remedy = if member == "id" { ": use `name`" } else { "" };
-                self.error_at(member, "nested", format!("a step within a step has no `{member}`{remedy}"));
+                self.error_at(
+                    member,
+                    "nested",
+                    format!("a step within a step has no `{member}`{remedy}"),
+                );
             }
         }
     }
@@ -208,7 +264,11 @@ impl Checker<'_> {
                 checker.error_at("roles", "approval", "a role is empty: nobody could have it".to_owned());
             }
             if rule.on_expiry != OnExpiry::Fail && !timeout {
-                checker.error_at("on_expiry", "approval", "it never expires without `timeout_sec`".to_owned());
+                checker.error_at(
+                    "on_expiry",
+                    "approval",
+                    "it never expires without `timeout_sec`".to_owned(),
+                );
             }
         });
     }
@@ -219,5 +279,8 @@ const OUTPUT_IS_CHECKED: &[StepKind] = &[K::Job, K::Condition, K::Subworkflow, K
 /// What a step is, for messages.
 pub(super) fn name(step: &Step) -> &str {
     let kind = step.kind();
-    NATIVE.iter().find(|(_, native)| *native == kind).map_or("worker", |(name, _)| name)
+    NATIVE
+        .iter()
+        .find(|(_, native)| *native == kind)
+        .map_or("worker", |(name, _)| name)
 }

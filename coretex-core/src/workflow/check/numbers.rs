@@ -31,7 +31,11 @@ impl Checker<'_> {
             "at most" => format!("0 to {limit}"),
             unit => format!("0 to {limit} {unit}"),
         };
-        self.error_at(member, "range", format!("{value} is out of range: {allowed} are allowed"));
+        self.error_at(
+            member,
+            "range",
+            format!("{value} is out of range: {allowed} are allowed"),
+        );
     }
 
     /// Two ways to say the same.
@@ -48,10 +52,21 @@ impl Checker<'_> {
         self.millis("initial_backoff_ms", retry.initial_backoff_ms);
         self.millis("max_backoff_ms", retry.max_backoff_ms);
         let (initial, max) = (retry.initial_backoff_ms, retry.max_backoff_ms);
-        self.both("initial_backoff_ms", initial, "initial_backoff_sec", retry.initial_backoff_sec);
+        self.both(
+            "initial_backoff_ms",
+            initial,
+            "initial_backoff_sec",
+            retry.initial_backoff_sec,
+        );
         self.both("max_backoff_ms", max, "max_backoff_sec", retry.max_backoff_sec);
 
-        let or_seconds = |millis: i64, seconds: i64| if millis == 0 { seconds.saturating_mul(1_000) } else { millis };
+        let or_seconds = |millis: i64, seconds: i64| {
+            if millis == 0 {
+                seconds.saturating_mul(1_000)
+            } else {
+                millis
+            }
+        };
         let initial = or_seconds(initial, retry.initial_backoff_sec);
         let max = or_seconds(max, retry.max_backoff_sec);
         if max > 0 && initial > max {
@@ -59,7 +74,11 @@ impl Checker<'_> {
             self.error("retry", message);
         }
         if initial > MAX_PAUSE_SECONDS * 1_000 {
-            self.warn_at("initial_backoff_sec", "retry", "pauses are never longer than 24 hours".to_owned());
+            self.warn_at(
+                "initial_backoff_sec",
+                "retry",
+                "pauses are never longer than 24 hours".to_owned(),
+            );
         }
         if !retry.multiplier.is_finite() || retry.multiplier < 0.0 {
             let message = format!("{} is no number that pauses can grow by", retry.multiplier);
@@ -69,10 +88,18 @@ impl Checker<'_> {
             self.warn_at("multiplier", "retry", message);
         }
         if retry.backoff == Backoff::Constant && retry.multiplier > 0.0 {
-            self.error_at("multiplier", "retry", "pauses do not grow with `backoff: constant`".to_owned());
+            self.error_at(
+                "multiplier",
+                "retry",
+                "pauses do not grow with `backoff: constant`".to_owned(),
+            );
         }
         if !(0.0..=1.0).contains(&retry.jitter) {
-            self.error_at("jitter", "range", format!("{} is out of range: 0 to 1 are allowed", retry.jitter));
+            self.error_at(
+                "jitter",
+                "range",
+                format!("{} is out of range: 0 to 1 are allowed", retry.jitter),
+            );
         }
         for (member, codes) in [("on", &retry.on), ("non_retryable", &retry.non_retryable)] {
             if codes.iter().any(|code| code.trim().is_empty()) {
@@ -84,7 +111,11 @@ impl Checker<'_> {
             self.error_at("non_retryable", "retry", message);
         }
         if retry.max_retries == 0 {
-            self.warn_at("max_retries", "no_effect", "nothing is tried again without `max_retries`".to_owned());
+            self.warn_at(
+                "max_retries",
+                "no_effect",
+                "nothing is tried again without `max_retries`".to_owned(),
+            );
         }
     }
 }

@@ -18,7 +18,9 @@ impl<'a> Checker<'a> {
     pub(super) fn step(&mut self, id: &'a str, step: &'a Step) {
         let well_formed = !id.is_empty()
             && id.len() <= MAX_STEP_ID
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         if !well_formed {
             let told = id.escape_debug();
             let message = format!("`{told}` is no step id: use up to {MAX_STEP_ID} of the characters A-Z a-z 0-9 _ -");
@@ -86,8 +88,18 @@ impl<'a> Checker<'a> {
             self.template("input", &Value::Object(step.input.clone()), reads);
         }
         for (member, id_member, schema, id) in [
-            ("input_schema", "input_schema_id", &step.input_schema, &step.input_schema_id),
-            ("output_schema", "output_schema_id", &step.output_schema, &step.output_schema_id),
+            (
+                "input_schema",
+                "input_schema_id",
+                &step.input_schema,
+                &step.input_schema_id,
+            ),
+            (
+                "output_schema",
+                "output_schema_id",
+                &step.output_schema,
+                &step.output_schema_id,
+            ),
         ] {
             self.schema(member, schema);
             if schema.is_empty() && !id.trim().is_empty() {
@@ -132,9 +144,14 @@ impl<'a> Checker<'a> {
 
     fn job(&mut self, step: &'a Step, reads: &Reads<'a>) {
         if let Some(topic) = self.text("topic", &step.topic, reads)
-            && topic.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>'))
+            && topic
+                .chars()
+                .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>'))
         {
-            let message = format!("`{}` is no topic: blanks and wildcards cannot be in one", topic.escape_debug());
+            let message = format!(
+                "`{}` is no topic: blanks and wildcards cannot be in one",
+                topic.escape_debug()
+            );
             self.error_at("topic", "topic", message);
         }
         if let Some(priority) = self.text("priority", &step.priority, reads) {
@@ -149,7 +166,10 @@ impl<'a> Checker<'a> {
         for (label, value) in &step.route_labels {
             let place = format!("route_labels/{}", super::pointer_segment(label));
             if is_reserved_label(label) {
-                let message = format!("label `{}` is set by the engine, not by definitions", label.escape_debug());
+                let message = format!(
+                    "label `{}` is set by the engine, not by definitions",
+                    label.escape_debug()
+                );
                 self.error_at(&place, "reserved_label", message);
             }
             self.text(&place, value, reads);
@@ -159,7 +179,10 @@ impl<'a> Checker<'a> {
             if let Some(actor) = checker.text("actor_type", &meta.actor_type, reads) {
                 let known = ["", "human", "service"];
                 if !known.iter().any(|known| known.eq_ignore_ascii_case(actor.trim())) {
-                    let message = format!("`{}` is neither human nor service: it is not sent", actor.escape_debug());
+                    let message = format!(
+                        "`{}` is neither human nor service: it is not sent",
+                        actor.escape_debug()
+                    );
                     checker.warn_at("actor_type", "meta", message);
                 }
             }
@@ -201,7 +224,9 @@ impl<'a> Checker<'a> {
             self.error_at("workflow", "subworkflow", message);
             return;
         }
-        let Some(id) = self.text("workflow", &step.workflow, reads) else { return };
+        let Some(id) = self.text("workflow", &step.workflow, reads) else {
+            return;
+        };
         if id == self.workflow.id {
             let message = "the workflow calls itself: see that a `condition` ends it".to_owned();
             self.warn_at("workflow", "subworkflow", message);
@@ -222,7 +247,11 @@ impl<'a> Checker<'a> {
                 for (index, case) in step.cases.iter().enumerate() {
                     let place = format!("cases/{index}/when");
                     if case.when.trim().is_empty() {
-                        self.error_at(&place, "switch", "a case needs a `when`; `default` is for the rest".to_owned());
+                        self.error_at(
+                            &place,
+                            "switch",
+                            "a case needs a `when`; `default` is for the rest".to_owned(),
+                        );
                     } else {
                         self.expression(&place, &case.when, here);
                     }
@@ -233,7 +262,11 @@ impl<'a> Checker<'a> {
                 if count == 0 {
                     self.error_at("branches", "parallel", "a `parallel` step needs `branches`".to_owned());
                 } else if count > MAX_BRANCHES {
-                    self.error_at("branches", "range", format!("{count} branches; there may be {MAX_BRANCHES}"));
+                    self.error_at(
+                        "branches",
+                        "range",
+                        format!("{count} branches; there may be {MAX_BRANCHES}"),
+                    );
                 }
                 if let WaitFor::Count(wanted) = step.wait_for
                     && usize::try_from(wanted).is_ok_and(|wanted| wanted > count)
@@ -246,7 +279,9 @@ impl<'a> Checker<'a> {
                     ..here.clone()
                 };
                 for (index, branch) in step.branches.iter().enumerate() {
-                    self.within(&["branches", &index.to_string()], |checker| checker.nested(branch, &reads));
+                    self.within(&["branches", &index.to_string()], |checker| {
+                        checker.nested(branch, &reads)
+                    });
                 }
             }
             StepKind::Loop => {

@@ -285,7 +285,9 @@ impl Reader {
             return self.wrong(&node, "an array");
         };
         let items = items.into_iter().enumerate();
-        items.map(|(index, item)| self.within(&index.to_string(), |reader| read(reader, item))).collect()
+        items
+            .map(|(index, item)| self.within(&index.to_string(), |reader| read(reader, item)))
+            .collect()
     }
 
     fn entries(&mut self, node: Node, mut read: impl FnMut(&mut Self, Node) -> Value) -> Value {

@@ -19,7 +19,9 @@ pub(super) enum Node {
 impl Node {
     pub(super) fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let mut reader = serde_json::Deserializer::from_slice(bytes);
-        Self::deserialize(&mut reader).map_err(|error| error.to_string()).and_then(Self::shallow)
+        Self::deserialize(&mut reader)
+            .map_err(|error| error.to_string())
+            .and_then(Self::shallow)
     }
 
     pub(super) fn from_yaml(text: &str) -> Result<Self, String> {
@@ -63,7 +65,10 @@ impl Node {
         match self {
             Self::Scalar(value) => value,
             Self::Array(items) => items.into_iter().map(Self::into_value).collect(),
-            Self::Object(members) => members.into_iter().map(|(name, node)| (name, node.into_value())).collect(),
+            Self::Object(members) => members
+                .into_iter()
+                .map(|(name, node)| (name, node.into_value()))
+                .collect(),
         }
     }
 }
@@ -72,9 +77,12 @@ impl From<Value> for Node {
     fn from(value: Value) -> Self {
         match value {
             Value::Array(items) => Self::Array(items.into_iter().map(Self::from).collect()),
-            Value::Object(members) => {
-                Self::Object(members.into_iter().map(|(name, value)| (name, Self::from(value))).collect())
-            }
+            Value::Object(members) => Self::Object(
+                members
+                    .into_iter()
+                    .map(|(name, value)| (name, Self::from(value)))
+                    .collect(),
+            ),
             scalar => Self::Scalar(scalar),
         }
     }

@@ -27,7 +27,10 @@ fn steps_are_in_order_and_linked() {
         "rescue": {"topic": "t"},
         "tidy": {"topic": "t", "finally": true},
     }}));
-    assert_eq!(ids(&plan, &plan.order), ["tidy", "z", "pick", "a", "b", "join", "rescue"]);
+    assert_eq!(
+        ids(&plan, &plan.order),
+        ["tidy", "z", "pick", "a", "b", "join", "rescue"]
+    );
     assert_eq!(ids(&plan, &plan.leaves), ["join"]);
     assert_eq!(plan.timeout, Some(Duration::from_secs(5)));
     let step = |id: &str| &plan[plan.index(id).unwrap()];
@@ -68,27 +71,32 @@ fn keys_name_steps_and_what_is_in_them() {
 
 #[test]
 fn what_is_wrong_with_a_stored_definition_stays_in_its_step() {
-    let plan = plan(json!({"id": "w", "output": {"x": "${"}, "input_schema": {"type": 5}, "steps": {
-        "a": {"topic": "t", "depends_on": ["b"]},
-        "b": {"topic": "t", "depends_on": ["a", "self"]},
-        "self": {"topic": "t", "depends_on": ["self"]},
-        "after": {"topic": "t", "depends_on": ["a"]},
-        "gone": {"topic": "t", "depends_on": ["nobody"]},
-        "x:y": {"topic": "t"},
-        "fan[0]": {"topic": "t"},
-        "f:n": {"type": "approval"},
-        "expr": {"condition": "(", "input": {"k": "${a"}, "for_each": " ", "on_error": "nobody"},
-        "up": {"on_error": "down"},
-        "down": {"on_error": "up", "depends_on": ["down2"]},
-        "down2": {},
-        "mine": {"on_error": "mine"},
-        "ref": {"input_schema": {"$ref": "file:///etc/passwd"}, "output_schema_id": "nope"},
-    }}));
+    let plan = plan(
+        json!({"id": "w", "output": {"x": "${"}, "input_schema": {"type": 5}, "steps": {
+            "a": {"topic": "t", "depends_on": ["b"]},
+            "b": {"topic": "t", "depends_on": ["a", "self"]},
+            "self": {"topic": "t", "depends_on": ["self"]},
+            "after": {"topic": "t", "depends_on": ["a"]},
+            "gone": {"topic": "t", "depends_on": ["nobody"]},
+            "x:y": {"topic": "t"},
+            "fan[0]": {"topic": "t"},
+            "f:n": {"type": "approval"},
+            "expr": {"condition": "(", "input": {"k": "${a"}, "for_each": " ", "on_error": "nobody"},
+            "up": {"on_error": "down"},
+            "down": {"on_error": "up", "depends_on": ["down2"]},
+            "down2": {},
+            "mine": {"on_error": "mine"},
+            "ref": {"input_schema": {"$ref": "file:///etc/passwd"}, "output_schema_id": "nope"},
+        }}),
+    );
     assert_eq!(problem(&plan, "a"), "steps wait for each other: a → b → a");
     assert_eq!(problem(&plan, "b"), "steps wait for each other: b → a → b");
     assert_eq!(problem(&plan, "self"), "steps wait for each other: self → self");
     assert_eq!(problem(&plan, "after"), "");
-    assert_eq!(problem(&plan, "gone"), "it depends on step `nobody`, which does not exist");
+    assert_eq!(
+        problem(&plan, "gone"),
+        "it depends on step `nobody`, which does not exist"
+    );
     assert_eq!(problem(&plan, "x:y"), "step id `x:y` cannot be part of a job id");
     assert_eq!(problem(&plan, "fan[0]"), "step id `fan[0]` cannot be part of a job id");
     assert_eq!(problem(&plan, "f:n"), "");
@@ -111,7 +119,15 @@ fn labels_of_the_engine_are_not_the_authors() {
     }}}}));
     let labels: Vec<&str> = plan.steps()[0].labels.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(labels, ["region"]);
-    assert_eq!(plan.steps()[0].topic.as_ref().unwrap().eval_text(&serde_json::Map::new()).unwrap(), "job.workflow.w");
+    assert_eq!(
+        plan.steps()[0]
+            .topic
+            .as_ref()
+            .unwrap()
+            .eval_text(&serde_json::Map::new())
+            .unwrap(),
+        "job.workflow.w"
+    );
 }
 
 #[test]

@@ -107,10 +107,16 @@ fn of(error: &ValidationError<'_>) -> String {
         ValidationErrorKind::MaxLength { limit } => format!("length must be <= {limit}, but got {}", size(found)),
         ValidationErrorKind::MinLength { limit } => format!("length must be >= {limit}, but got {}", size(found)),
         ValidationErrorKind::MaxProperties { limit } => {
-            format!("maximum {limit} properties allowed, but found {} properties", size(found))
+            format!(
+                "maximum {limit} properties allowed, but found {} properties",
+                size(found)
+            )
         }
         ValidationErrorKind::MinProperties { limit } => {
-            format!("minimum {limit} properties allowed, but found {} properties", size(found))
+            format!(
+                "minimum {limit} properties allowed, but found {} properties",
+                size(found)
+            )
         }
         ValidationErrorKind::Not { .. } => "not failed".to_owned(),
         ValidationErrorKind::Pattern { pattern } => format!("does not match pattern {}", quote(pattern)),

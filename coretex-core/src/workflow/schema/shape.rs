@@ -108,11 +108,15 @@ impl<'a> Walk<'a> {
         let key = std::ptr::from_ref(schema);
         match self.costs.get(&key) {
             Some(Cost::Known(cost)) => return Ok(*cost),
-            Some(Cost::Open) => return Err("a reference leads to itself at the same place: an infinite loop".to_owned()),
+            Some(Cost::Open) => {
+                return Err("a reference leads to itself at the same place: an infinite loop".to_owned());
+            }
             None => {}
         }
         if hops > MAX_HOPS {
-            return Err(format!("more than {MAX_HOPS} schemas are within each other at the same place"));
+            return Err(format!(
+                "more than {MAX_HOPS} schemas are within each other at the same place"
+            ));
         }
         self.costs.insert(key, Cost::Open);
         let mut sum = 1_u32;
@@ -120,7 +124,9 @@ impl<'a> Walk<'a> {
             sum = sum.saturating_add(self.cost(next, hops + 1)?);
         }
         if sum > MAX_APPLIED {
-            return Err(format!("more than {MAX_APPLIED} schemas apply at one place, references followed"));
+            return Err(format!(
+                "more than {MAX_APPLIED} schemas apply at one place, references followed"
+            ));
         }
         self.costs.insert(key, Cost::Known(sum));
         Ok(sum)
@@ -130,7 +136,10 @@ impl<'a> Walk<'a> {
         let one = ONE.iter().filter_map(|key| schema.get(*key));
         let lists = LISTS.iter().filter_map(|key| schema.get(*key)?.as_array()).flatten();
         let maps = MAPS.iter().filter_map(|key| schema.get(*key)?.as_object());
-        let direct = one.chain(lists).chain(maps.flat_map(Object::values)).filter_map(Value::as_object);
+        let direct = one
+            .chain(lists)
+            .chain(maps.flat_map(Object::values))
+            .filter_map(Value::as_object);
         let referred = REFERENCES
             .iter()
             .filter_map(|key| schema.get(*key)?.as_str())
@@ -141,7 +150,11 @@ impl<'a> Walk<'a> {
     /// What a reference names, if it is found here. What is not is the compiler's to refuse.
     fn resolve(&self, reference: &str) -> Option<&'a Object> {
         if let Some((base, fragment)) = reference.split_once('#') {
-            let start = if base.is_empty() { self.root } else { self.names.get(base).copied().unwrap_or(self.root) };
+            let start = if base.is_empty() {
+                self.root
+            } else {
+                self.names.get(base).copied().unwrap_or(self.root)
+            };
             if fragment.is_empty() {
                 return Some(start);
             }

@@ -2,6 +2,7 @@
 
 use super::{Definition, Error, Problem, Saved, Workflows};
 use crate::audit::{Actor, AuditRecord};
+use crate::workflow::check;
 use crate::workflow::model::Workflow;
 use crate::workflow::store::{Revision, StoredWorkflow, WorkflowWrite};
 
@@ -39,15 +40,11 @@ impl Workflows {
                 return Err(Error::Conflict);
             }
             let now = self.clock.now();
-            let mut workflow = merged(&definition, before.as_ref().map(|stored| &stored.workflow));
-            workflow.created_at = before
-                .as_ref()
-                .map(|stored| stored.workflow.created_at)
-                .filter(|at| *at != crate::time::Timestamp::ZERO)
-                .unwrap_or(now);
-            workflow.updated_at = now;
+            let workflow = definition
+                .clone()
+                .merge_into(before.as_ref().map(|stored| &stored.workflow), now);
             let problems = self.validate(&workflow);
-            if !problems.is_empty() {
+            if check::refused(&problems) {
                 return Err(Error::Invalid(problems));
             }
             let hash = workflow.content_hash();
@@ -77,10 +74,9 @@ impl Workflows {
         Err(Error::Conflict)
     }
 
-    /// All that is wrong with a definition; nothing if it can be saved.
+    /// All that is wrong with a definition, errors before warnings. With an error ([`check::refused`]) it cannot be saved.
     pub fn validate(&self, definition: &Workflow) -> Vec<Problem> {
-        let _ = definition;
-        Vec::new()
+        check::check(definition, &check::Known::default())
     }
 
     /// A definition.
@@ -139,54 +135,4 @@ impl Workflows {
             Err(Error::UnknownWorkflow)
         }
     }
-}
-
-/// The definition with what it does not say taken from the stored one, by the rules of `docs/spec/http.md`.
-fn merged(definition: &Definition, stored: Option<&Workflow>) -> Workflow {
-    let mut workflow = definition.workflow.clone();
-    for (id, step) in &mut workflow.steps {
-        step.id.clone_from(id);
-    }
-    let Some(stored) = stored else { return workflow };
-    let given = |name: &str| definition.given.contains(name);
-    for (text, old) in [
-        (&mut workflow.org_id, &stored.org_id),
-        (&mut workflow.team_id, &stored.team_id),
-        (&mut workflow.name, &stored.name),
-        (&mut workflow.description, &stored.description),
-        (&mut workflow.version, &stored.version),
-        (&mut workflow.created_by, &stored.created_by),
-    ] {
-        if text.is_empty() {
-            text.clone_from(old);
-        }
-    }
-    if workflow.timeout_sec == 0 {
-        workflow.timeout_sec = stored.timeout_sec;
-    }
-    if !given("input_schema") {
-        workflow.input_schema.clone_from(&stored.input_schema);
-    }
-    if !given("parameters") {
-        workflow.parameters.clone_from(&stored.parameters);
-    }
-    if !given("config") {
-        workflow.config.clone_from(&stored.config);
-    }
-    if !given("steps") {
-        workflow.steps.clone_from(&stored.steps);
-    }
-    if !given("timeout_ms") {
-        workflow.timeout_ms = stored.timeout_ms;
-    }
-    if !given("on_failure") {
-        workflow.on_failure = stored.on_failure;
-    }
-    if !given("output") {
-        workflow.output.clone_from(&stored.output);
-    }
-    if !given("max_concurrent_runs") {
-        workflow.max_concurrent_runs = stored.max_concurrent_runs;
-    }
-    workflow
 }

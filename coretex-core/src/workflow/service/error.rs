@@ -5,26 +5,9 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::error::StoreError;
+use crate::workflow::check::Problem;
 use crate::workflow::event::Refusal;
 use crate::workflow::run::{RunId, RunStatus};
-
-/// What is wrong with a part of a document.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Problem {
-    /// Where: a JSON pointer.
-    pub pointer: String,
-    /// What.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.pointer.is_empty() {
-            return f.write_str(&self.message);
-        }
-        write!(f, "{}: {}", self.pointer, self.message)
-    }
-}
 
 /// Several problems on one line.
 pub(super) struct Joined<'a>(pub &'a [Problem]);

@@ -54,10 +54,7 @@ impl Workflows {
     async fn check_schedule(&self, schedule: &Schedule) -> Result<Times, Error> {
         let mut problems = Vec::new();
         let mut wrong = |pointer: &str, message: String| {
-            problems.push(Problem {
-                pointer: pointer.to_owned(),
-                message,
-            });
+            problems.push(Problem::error(pointer, "schedule", message));
         };
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if schedule.id.len() > 128 || !schedule.id.chars().all(fits) {
@@ -78,10 +75,7 @@ impl Workflows {
             Ok(times) if problems.is_empty() => Ok(times),
             Ok(_) => Err(Error::Invalid(problems)),
             Err((pointer, message)) => {
-                problems.push(Problem {
-                    pointer: pointer.to_owned(),
-                    message,
-                });
+                problems.push(Problem::error(pointer, "schedule", message));
                 Err(Error::Invalid(problems))
             }
         }
