@@ -11,11 +11,13 @@ pub mod event;
 mod graph;
 pub mod model;
 pub mod plan;
+pub mod rerun;
 pub mod run;
 pub mod schedule;
 pub mod schema;
 pub mod service;
 pub mod store;
+pub mod view;
 
 pub use advance::{advance, job_request};
 pub use event::{Effect, Event, TimelineEvent, Transition};

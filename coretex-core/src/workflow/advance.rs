@@ -17,7 +17,7 @@ mod timeline;
 mod waits;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use dispatch::job_request;
+pub(super) use results::write;
 pub(crate) use scope::outputs;
 
 use self::scope::{Local, RunScope};

@@ -232,37 +232,11 @@ impl<'a> Work<'a> {
                 (None, pointer) => Some(pointer.into()),
             };
             if let Some(value) = value {
-                self.write_context(&unit.spec.step.output_path, value);
+                let written = write(&mut self.run.context, &unit.spec.step.output_path, value);
+                self.transition.context |= written;
             }
         }
         self.unit_ended(unit, true);
-    }
-
-    /// Writes an output to its place in the run's context; a path that cannot be is not written at all.
-    fn write_context(&mut self, path: &str, value: Value) {
-        let segments: Vec<&str> = path.split('.').map(str::trim).collect();
-        let Some((last, before)) = segments.split_last() else {
-            return;
-        };
-        if segments.iter().any(|segment| segment.is_empty()) || segments[0] == "steps" {
-            return;
-        }
-        let mut place = &mut self.run.context;
-        for segment in before {
-            let inner = place
-                .entry((*segment).to_owned())
-                .or_insert_with(|| Value::Object(Object::new()));
-            if !inner.is_object() {
-                *inner = Value::Object(Object::new());
-            }
-            let Value::Object(inner) = inner else {
-                return;
-            };
-            place = inner;
-        }
-        place.insert((*last).to_owned(), value);
-        self.transition.context = true;
-        self.changed();
     }
 
     /// An attempt ended without success: there is another, or the unit fails for good.
@@ -329,6 +303,32 @@ impl<'a> Work<'a> {
             Place::Undo => {}
         }
     }
+}
+
+/// Writes a value to its place in a context; a path that cannot be is not written at all. Whether it was.
+pub(crate) fn write(context: &mut Object, path: &str, value: Value) -> bool {
+    let segments: Vec<&str> = path.split('.').map(str::trim).collect();
+    let Some((last, before)) = segments.split_last() else {
+        return false;
+    };
+    if segments.iter().any(|segment| segment.is_empty()) || segments[0] == "steps" {
+        return false;
+    }
+    let mut place = context;
+    for segment in before {
+        let inner = place
+            .entry((*segment).to_owned())
+            .or_insert_with(|| Value::Object(Object::new()));
+        if !inner.is_object() {
+            *inner = Value::Object(Object::new());
+        }
+        let Value::Object(inner) = inner else {
+            return false;
+        };
+        place = inner;
+    }
+    place.insert((*last).to_owned(), value);
+    true
 }
 
 /// The word for how a job ended.

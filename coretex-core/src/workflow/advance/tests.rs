@@ -4,5 +4,5 @@ mod conformance;
 mod control;
 mod failures;
 mod flow;
-mod harness;
+pub(in crate::workflow) mod harness;
 mod waits;
