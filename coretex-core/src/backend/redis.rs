@@ -18,6 +18,8 @@ mod leases;
 mod payloads;
 #[cfg(feature = "server")]
 mod scripts;
+#[cfg(feature = "server")]
+mod workflows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub struct RedisOptions {
     pub meta_ttl: Duration,
     /// How long payloads are kept (`REDIS_DATA_TTL`). Zero: for ever.
     pub data_ttl: Duration,
+    /// How many entries of a run's timeline are kept, the newest (`WORKFLOW_TIMELINE_LIMIT`). 10 000.
+    pub timeline_limit: usize,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How long an answer may take.
@@ -54,6 +58,7 @@ impl Default for RedisOptions {
         Self {
             meta_ttl: Duration::from_secs(168 * 3600),
             data_ttl: Duration::from_secs(24 * 3600),
+            timeline_limit: 10_000,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(3),
             connections: 2,
@@ -105,14 +110,8 @@ impl RedisStores {
             leases: Arc::new(leases::Leases::new(redis.clone())),
             cluster: Arc::new(cluster::Replicas::new(redis.clone(), options.data_ttl)),
             config: Arc::new(config::Documents::new(redis.clone())),
-            audit: Arc::new(audit::Audit::new(redis)),
-            workflows: super::embedded::EmbeddedStores::open(
-                &super::embedded::Location::Memory,
-                &super::embedded::Options::default(),
-            )
-            .map_err(|error| connection::refused("connect", error.into()))?
-            .stores()
-            .workflows,
+            audit: Arc::new(audit::Audit::new(redis.clone())),
+            workflows: Arc::new(workflows::Workflows::new(redis, options)),
         })
     }
 }

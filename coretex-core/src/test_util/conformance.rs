@@ -20,6 +20,8 @@ pub mod dlq;
 pub mod jobs;
 pub mod leases;
 pub mod pointers;
+#[cfg(feature = "server")]
+pub mod workflows;
 
 use std::any::Any;
 use std::fmt;

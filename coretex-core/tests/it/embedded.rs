@@ -23,6 +23,7 @@ mod in_memory {
     coretex_core::config_store_conformance!(fixture);
     coretex_core::audit_store_conformance!(fixture);
     coretex_core::decision_log_conformance!(fixture);
+    coretex_core::workflow_store_conformance!(fixture);
 }
 
 mod on_disk {
@@ -43,6 +44,7 @@ mod on_disk {
     coretex_core::config_store_conformance!(fixture);
     coretex_core::audit_store_conformance!(fixture);
     coretex_core::decision_log_conformance!(fixture);
+    coretex_core::workflow_store_conformance!(fixture);
 }
 
 mod crash;

@@ -39,6 +39,9 @@ mod conformance {
     mod decisions {
         coretex_core::decision_log_conformance!(super::super::fixture);
     }
+    mod workflows {
+        coretex_core::workflow_store_conformance!(super::super::fixture);
+    }
     mod config {
         coretex_core::config_store_conformance!(super::super::fixture);
     }

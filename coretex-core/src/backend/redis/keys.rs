@@ -53,9 +53,55 @@ pub(super) const AUDIT_RECORDS: &str = "cx:audit:records";
 /// List: the audit log.
 pub(super) const AUDIT_LOG: &str = "cx:audit:log";
 const CONFIG: &str = "cfg:";
+/// String: a definition of a workflow.
+pub(super) const WF_DEF: &str = "wf:def:";
+/// Hash: content hash and revision of a definition, and the SHA-1 of the document they belong to.
+pub(super) const WF_DEF_META: &str = "cx:wf:def:";
+/// Sorted set: workflows by the second they were saved.
+pub(super) const WF_INDEX_ALL: &str = "wf:index:all";
+/// The same, one per organisation.
+pub(super) const WF_INDEX_ORG: &str = "wf:index:org:";
+/// String: a revision of a definition.
+pub(super) const WF_REV: &str = "cx:wf:rev:";
+/// Sorted sets, one per workflow: its revisions by the microsecond they were saved first.
+pub(super) const WF_REVS: &str = "cx:wf:revs:";
+/// Hash: a run.
+pub(super) const WF_RUN: &str = "cx:wf:run:";
+/// String: a run as the reference left it.
+pub(super) const WF_LEGACY: &str = "wf:run:";
+/// List: what happened in a run.
+pub(super) const WF_TIMELINE: &str = "wf:run:timeline:";
+/// Sorted sets, one per workflow: its runs by the second of their last change.
+pub(super) const WF_RUNS: &str = "wf:runs:";
+/// Sorted set: all runs.
+pub(super) const WF_ALL: &str = "wf:runs:all";
+/// Sorted sets, one per status.
+pub(super) const WF_STATUS: &str = "wf:runs:status:";
+/// Sorted sets, one per organisation.
+pub(super) const WF_OF_ORG: &str = "cx:wf:runs:org:";
+/// Sets, one per organisation: its open runs.
+pub(super) const WF_ACTIVE: &str = "wf:runs:active:";
+/// Sets, one per workflow: its open runs.
+pub(super) const WF_OPEN: &str = "cx:wf:open:";
+/// Strings that expire, one per set of open runs: it was looked after.
+pub(super) const WF_CHECKED: &str = "cx:wf:checked:";
+/// Sorted set: runs by the millisecond at which somebody has to look at them.
+pub(super) const WF_DUE: &str = "cx:wf:due";
+/// Sorted set: steps that wait for people, by the microsecond since when.
+pub(super) const WF_WAITING: &str = "cx:wf:waiting";
+/// String: how far the runs of the reference were listed by organisation.
+pub(super) const WF_ADOPTED: &str = "cx:wf:adopted";
+/// String: a schedule.
+pub(super) const WF_SCHEDULE: &str = "cx:wf:schedule:";
+/// Sorted set: all schedules.
+pub(super) const WF_SCHEDULES: &str = "cx:wf:schedules";
+/// Sorted set: schedules by the millisecond at which they are due.
+pub(super) const WF_SCHEDULES_DUE: &str = "cx:wf:schedules:due";
+const WF_IDEMPOTENCY: &str = "cx:wf:idem:";
+const WF_IDEMPOTENCY_LEGACY: &str = "wf:run:idempotency:";
 
 /// The names that scripts use between at signs.
-pub(super) const IN_SCRIPTS: [(&str, &str); 21] = [
+pub(super) const IN_SCRIPTS: [(&str, &str); 40] = [
     ("META", META),
     ("STATE", STATE),
     ("RESULT_PTR", RESULT_PTR),
@@ -77,6 +123,25 @@ pub(super) const IN_SCRIPTS: [(&str, &str); 21] = [
     ("AUDIT_OUTBOX", AUDIT_OUTBOX),
     ("AUDIT_RECORDS", AUDIT_RECORDS),
     ("AUDIT_LOG", AUDIT_LOG),
+    ("WF_DEF_META", WF_DEF_META),
+    ("WF_INDEX_ALL", WF_INDEX_ALL),
+    ("WF_INDEX_ORG", WF_INDEX_ORG),
+    ("WF_REV", WF_REV),
+    ("WF_REVS", WF_REVS),
+    ("WF_RUN", WF_RUN),
+    ("WF_LEGACY", WF_LEGACY),
+    ("WF_TIMELINE", WF_TIMELINE),
+    ("WF_RUNS", WF_RUNS),
+    ("WF_ALL", WF_ALL),
+    ("WF_STATUS", WF_STATUS),
+    ("WF_OF_ORG", WF_OF_ORG),
+    ("WF_ACTIVE", WF_ACTIVE),
+    ("WF_OPEN", WF_OPEN),
+    ("WF_CHECKED", WF_CHECKED),
+    ("WF_DUE", WF_DUE),
+    ("WF_WAITING", WF_WAITING),
+    ("WF_SCHEDULES_DUE", WF_SCHEDULES_DUE),
+    ("WF_SCHEDULES", WF_SCHEDULES),
 ];
 
 /// A job's own key of one kind.
@@ -89,13 +154,33 @@ pub(super) fn of(prefix: &str, id: &str) -> String {
 
 /// Who holds an idempotency key of this tenant. Colons in the tenant are escaped, so that no two pairs share a key.
 pub(super) fn idempotency(tenant: &str, key: &str) -> String {
-    let tenant = tenant.replace('%', "%25").replace(':', "%3A");
-    format!("{IDEMPOTENCY}{tenant}:{key}")
+    format!("{IDEMPOTENCY}{}:{key}", escaped(tenant))
 }
 
 /// Who holds an idempotency key, as the reference knows it.
 pub(super) fn idempotency_legacy(key: &str) -> String {
     of(IDEMPOTENCY_LEGACY, key)
+}
+
+/// What in a name would look like its end.
+fn escaped(part: &str) -> String {
+    part.replace('%', "%25").replace(':', "%3A")
+}
+
+/// The run that holds an idempotency key of this organisation and workflow.
+pub(super) fn run_idempotency(org: &str, workflow: &str, key: &str) -> String {
+    format!("{WF_IDEMPOTENCY}{}:{}:{key}", escaped(org), escaped(workflow))
+}
+
+/// The same as the reference knows it.
+pub(super) fn run_idempotency_legacy(key: &str) -> String {
+    of(WF_IDEMPOTENCY_LEGACY, key)
+}
+
+/// Where the reference would have left a run; `None` if other things have names of that form.
+pub(super) fn legacy_run(id: &str) -> Option<String> {
+    let taken = id.starts_with("timeline:") || id.starts_with("idempotency:");
+    (!taken).then(|| of(WF_LEGACY, id))
 }
 
 /// A decision in the log: the `place`-th of a job, counted from 1.

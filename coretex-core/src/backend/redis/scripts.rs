@@ -18,6 +18,15 @@ pub(super) enum Lua {
     Config,
     Enqueue,
     Append,
+    WfCommit,
+    WfCreate,
+    WfDelete,
+    WfAdopt,
+    WfClaim,
+    WfSave,
+    WfRevise,
+    WfForget,
+    WfSchedule,
 }
 
 struct Loaded {
@@ -26,7 +35,7 @@ struct Loaded {
     hash: String,
 }
 
-static SCRIPTS: LazyLock<[Loaded; 9]> = LazyLock::new(|| {
+static SCRIPTS: LazyLock<[Loaded; 18]> = LazyLock::new(|| {
     Lua::ALL.map(|lua| {
         let source = fill(&lua.template());
         let hash = Script::new(&source).get_hash().to_owned();
@@ -42,7 +51,7 @@ fn fill(source: &str) -> String {
 
 impl Lua {
     /// Every script.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 18] = [
         Self::Create,
         Self::Apply,
         Self::Note,
@@ -52,10 +61,20 @@ impl Lua {
         Self::Config,
         Self::Enqueue,
         Self::Append,
+        Self::WfCommit,
+        Self::WfCreate,
+        Self::WfDelete,
+        Self::WfAdopt,
+        Self::WfClaim,
+        Self::WfSave,
+        Self::WfRevise,
+        Self::WfForget,
+        Self::WfSchedule,
     ];
 
     fn template(self) -> String {
         const PRELUDE: &str = include_str!("lua/prelude.lua");
+        const RUNS: &str = include_str!("lua/wf_prelude.lua");
         match self {
             Self::Create => [PRELUDE, include_str!("lua/create.lua")].concat(),
             Self::Apply => [PRELUDE, include_str!("lua/apply.lua")].concat(),
@@ -66,6 +85,15 @@ impl Lua {
             Self::Config => [PRELUDE, include_str!("lua/config.lua")].concat(),
             Self::Enqueue => [PRELUDE, include_str!("lua/enqueue.lua")].concat(),
             Self::Append => include_str!("lua/append.lua").to_owned(),
+            Self::WfCommit => [PRELUDE, RUNS, include_str!("lua/wf_commit.lua")].concat(),
+            Self::WfCreate => [PRELUDE, RUNS, include_str!("lua/wf_create.lua")].concat(),
+            Self::WfDelete => [PRELUDE, RUNS, include_str!("lua/wf_delete.lua")].concat(),
+            Self::WfAdopt => [PRELUDE, include_str!("lua/wf_adopt.lua")].concat(),
+            Self::WfClaim => include_str!("lua/wf_claim.lua").to_owned(),
+            Self::WfSave => [PRELUDE, RUNS, include_str!("lua/wf_save.lua")].concat(),
+            Self::WfRevise => [PRELUDE, include_str!("lua/wf_revise.lua")].concat(),
+            Self::WfForget => [PRELUDE, RUNS, include_str!("lua/wf_forget.lua")].concat(),
+            Self::WfSchedule => [PRELUDE, RUNS, include_str!("lua/wf_schedule.lua")].concat(),
         }
     }
 
