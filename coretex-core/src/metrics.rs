@@ -48,3 +48,23 @@ pub const KERNEL_SERVED: &str = "coretex_kernel_served_total";
 pub const KERNEL_ASKED: &str = "coretex_kernel_asked_total";
 /// 1 while a kernel in another process is not asked because it does not answer.
 pub const KERNEL_CIRCUIT_OPEN: &str = "coretex_kernel_circuit_open";
+/// Runs that were started, by workflow.
+pub const WORKFLOWS_STARTED: &str = "workflows_started_total";
+/// Runs that ended, by workflow and status.
+pub const WORKFLOWS_COMPLETED: &str = "workflows_completed_total";
+/// How long runs took, by workflow.
+pub const WORKFLOW_DURATION: &str = "workflow_duration_seconds";
+/// Commits of runs that somebody else was faster with.
+pub const WORKFLOW_COMMIT_CONFLICTS: &str = "coretex_workflow_commit_conflicts_total";
+/// What was done outside for runs, by effect.
+pub const WORKFLOW_EFFECTS: &str = "coretex_workflow_effects_total";
+/// What could not be done at once, and is tried again, by effect.
+pub const WORKFLOW_EFFECTS_FAILED: &str = "coretex_workflow_effects_failed_total";
+/// How late the last run was looked at whose time had come.
+pub const WORKFLOW_TIMER_LAG: &str = "coretex_workflow_timer_lag_seconds";
+/// Records of steps in memory, by shard.
+pub const WORKFLOW_CACHED_RECORDS: &str = "coretex_workflow_cached_records";
+/// Times that a run was put aside because it could not be read or written.
+pub const WORKFLOW_QUARANTINED: &str = "coretex_workflow_quarantined_total";
+/// Results that no run was looked for, by why.
+pub const WORKFLOW_RESULTS_IGNORED: &str = "coretex_workflow_results_ignored_total";

@@ -21,6 +21,8 @@ use crate::routing::{Routing, Timeouts};
 use crate::scheduler::{Options, Parts, Scheduler};
 use crate::time::Clock;
 use crate::workers::Registry;
+use crate::workflow::engine::{self, Engine};
+use crate::workflow::service::Workflows;
 
 /// Makes a [`Platform`].
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Builder {
     timeouts: Timeouts,
     clock: Clock,
     scheduler: Option<Options>,
+    workflows: engine::Options,
+    runs_workflows: bool,
 }
 
 impl Builder {
@@ -70,12 +74,45 @@ impl Builder {
         self
     }
 
+    /// How the workflow engine behaves.
+    #[must_use]
+    pub fn workflows(mut self, options: engine::Options) -> Self {
+        self.workflows = options;
+        self
+    }
+
+    /// The workflow engine of this process only serves its own callers: others on the same bus and stores take results, and
+    /// watch the clock.
+    #[must_use]
+    pub fn without_workflow_engine(mut self) -> Self {
+        self.runs_workflows = false;
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// [`bus::Error`] if the bus cannot be subscribed to.
     pub async fn start(self) -> Result<Platform, bus::Error> {
+        let engine = Engine::new(
+            engine::Parts {
+                bus: Arc::clone(&self.bus),
+                store: Arc::clone(&self.stores.workflows),
+                jobs: Arc::clone(&self.stores.jobs),
+                payloads: Arc::clone(&self.stores.payloads),
+                config: Arc::clone(&self.stores.config),
+                clock: self.clock.clone(),
+            },
+            self.workflows,
+        );
+        let ears = if self.runs_workflows {
+            Some(engine.listen().await?)
+        } else {
+            None
+        };
+        let workflows = Workflows::new(Arc::clone(&self.stores.workflows), engine.clone(), self.clock.clone());
         let platform = Platform {
+            workflows,
             bus: self.bus,
             stores: self.stores,
             kernel: self.kernel,
@@ -85,6 +122,7 @@ impl Builder {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        platform.spawn(|stop| engine.run(ears, stop));
         let audit = AuditLog::new(Arc::clone(&platform.stores.audit));
         platform.spawn(|stop| audit.run(stop));
         match self.scheduler {
@@ -107,6 +145,8 @@ pub struct Platform {
     pub registry: Registry,
     /// Wall time.
     pub clock: Clock,
+    /// Workflows.
+    pub workflows: Workflows,
     /// The scheduler, if it runs in this process.
     pub scheduler: Option<Scheduler>,
     tasks: TaskTracker,
@@ -124,6 +164,8 @@ impl Platform {
             timeouts: Timeouts::default(),
             clock: Clock::system(),
             scheduler: Some(Options::default()),
+            workflows: engine::Options::default(),
+            runs_workflows: true,
         }
     }
 

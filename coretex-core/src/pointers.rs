@@ -183,6 +183,15 @@ pub trait PointerStore: Send + Sync + fmt::Debug + 'static {
     /// payload.
     async fn get(&self, pointer: &Pointer) -> Result<Option<Bytes>, StoreError>;
 
+    /// Reads several payloads at the price of one wait; one result for each, in order.
+    async fn get_many(&self, pointers: &[Pointer]) -> Vec<Result<Option<Bytes>, StoreError>> {
+        let mut payloads = Vec::with_capacity(pointers.len());
+        for pointer in pointers {
+            payloads.push(self.get(pointer).await);
+        }
+        payloads
+    }
+
     /// Reads whatever is there, with its type; at most `limit` members of a collection.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod graph;
 pub mod model;
 pub mod plan;
 pub mod rerun;
+mod results;
 pub mod run;
 pub mod schedule;
 pub mod schema;

@@ -25,6 +25,11 @@ pub const STARTED: &str = "coretex.scheduler.started";
 /// A configuration document was written ([`Notice`](crate::config::Notice)). Outside `sys.`, so that no stream keeps it.
 pub const CONFIG_CHANGED: &str = "coretex.config.changed";
 
+/// What happens in runs: a JSON array of entries of timelines, for whoever watches. Outside `sys.`, so that no stream keeps it.
+pub const WORKFLOW_TIMELINE: &str = "coretex.workflow.events";
+
+/// The queue group of the workflow engines.
+pub const WORKFLOW_ENGINE: &str = "coretex-workflow-engine";
 /// The queue group of the schedulers, and their sender id.
 pub const SCHEDULER: &str = "coretex-scheduler";
 /// The sender id of the gateway on the bus.

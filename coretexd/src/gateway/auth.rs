@@ -293,9 +293,15 @@ mod tests {
             ("sec-websocket-protocol", "coretex-api-key, c2VjcmV0"),
         ];
         assert!(keys.identify(&headers(&upgrade)).is_some());
-        assert!(keys.identify(&headers(&upgrade[1..])).is_none(), "no upgrade, no subprotocols");
+        assert!(
+            keys.identify(&headers(&upgrade[1..])).is_none(),
+            "no upgrade, no subprotocols"
+        );
         let wrong: Vec<_> = upgrade.into_iter().chain([("x-api-key", "wrong")]).collect();
-        assert!(keys.identify(&headers(&wrong)).is_none(), "the header counts if there is one");
+        assert!(
+            keys.identify(&headers(&wrong)).is_none(),
+            "the header counts if there is one"
+        );
     }
 
     #[test]

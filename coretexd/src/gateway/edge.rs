@@ -135,7 +135,8 @@ async fn inner(app: &App, mut request: Request, next: Next) -> Response {
     match route {
         // The router's own refusal; a handler's has its words already.
         Some(route)
-            if response.status() == StatusCode::METHOD_NOT_ALLOWED && response.extensions().get::<ApiError>().is_none() =>
+            if response.status() == StatusCode::METHOD_NOT_ALLOWED
+                && response.extensions().get::<ApiError>().is_none() =>
         {
             debug!(route = route.as_str(), "method not allowed");
             ApiError::new(

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::header::SEC_WEBSOCKET_VERSION;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -50,8 +50,11 @@ pub(super) async fn open(
     let filter = match Filter::try_new(query.text("subjects"), query.text("run_id")) {
         Ok(filter) => filter,
         Err(bad) => {
-            return ApiError::invalid("subjects", format!("`{bad}` is no subject: tokens with dots, `*` or a final `>`"))
-                .into_response();
+            return ApiError::invalid(
+                "subjects",
+                format!("`{bad}` is no subject: tokens with dots, `*` or a final `>`"),
+            )
+            .into_response();
         }
     };
     // Before the answer: a client sees all that happens after it.
@@ -99,7 +102,9 @@ fn not_an_upgrade(method: &Method, why: &WebSocketUpgradeRejection) -> Response 
             "Method Not Allowed",
         )
     };
-    let mut response = ApiError::new(status, code, text).detail(why.to_string()).into_response();
+    let mut response = ApiError::new(status, code, text)
+        .detail(why.to_string())
+        .into_response();
     response
         .headers_mut()
         .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

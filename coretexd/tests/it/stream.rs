@@ -28,7 +28,9 @@ struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 /// The status of the refusal, if it is one.
 async fn connect(addr: SocketAddr, query: &str, headers: &[(&'static str, &str)]) -> Result<(Client, String), u16> {
-    let mut request = format!("ws://{addr}/api/v1/stream{query}").into_client_request().unwrap();
+    let mut request = format!("ws://{addr}/api/v1/stream{query}")
+        .into_client_request()
+        .unwrap();
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
@@ -174,7 +176,10 @@ async fn who_may_watch() {
     ] {
         let answer = connect(addr, query, &headers).await;
         assert_eq!(
-            answer.as_ref().map(|(_, protocol)| protocol.as_str()).map_err(|status| *status),
+            answer
+                .as_ref()
+                .map(|(_, protocol)| protocol.as_str())
+                .map_err(|status| *status),
             expected,
             "{query} {headers:?}"
         );

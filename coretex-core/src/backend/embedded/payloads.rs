@@ -101,6 +101,32 @@ impl PointerStore for Payloads {
             .await
     }
 
+    async fn get_many(&self, pointers: &[Pointer]) -> Vec<Result<Option<Bytes>, StoreError>> {
+        let keys: Vec<String> = pointers.iter().map(|pointer| pointer.key().to_owned()).collect();
+        let now = self.settings.clock.now();
+        let read = self.kv.read("get_many", move |view| {
+            let one = |key: &String| {
+                let Some(value) = view.get(&keys::payload(key))? else {
+                    return Ok(None);
+                };
+                let (payload, until) = split(key, value)?;
+                Ok((until > now).then_some(payload))
+            };
+            Ok(keys.iter().map(one).collect())
+        });
+        match read.await {
+            Ok(payloads) => payloads,
+            // Each asks for itself who it is that does not answer.
+            Err(_) => {
+                let mut payloads = Vec::with_capacity(pointers.len());
+                for pointer in pointers {
+                    payloads.push(self.get(pointer).await);
+                }
+                payloads
+            }
+        }
+    }
+
     async fn inspect(&self, pointer: &Pointer, _limit: usize) -> Result<Option<Stored>, StoreError> {
         Ok(self.get(pointer).await?.map(Stored::Bytes))
     }

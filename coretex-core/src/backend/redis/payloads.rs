@@ -63,6 +63,18 @@ impl PointerStore for Payloads {
         Ok(typed::<Option<Vec<u8>>>(OP, answer)?.map(Bytes::from))
     }
 
+    async fn get_many(&self, pointers: &[Pointer]) -> Vec<Result<Option<Bytes>, StoreError>> {
+        const OP: &str = "get payloads";
+        let cmds = pointers.iter().map(|pointer| command("GET", pointer.key())).collect();
+        match self.redis.send_all(OP, cmds).await {
+            Ok(answers) => answers
+                .into_iter()
+                .map(|answer| Ok(typed::<Option<Vec<u8>>>(OP, answer?)?.map(Bytes::from)))
+                .collect(),
+            Err(_) => pointers.iter().map(|_| Err(no_answer(OP))).collect(),
+        }
+    }
+
     async fn inspect(&self, pointer: &Pointer, limit: usize) -> Result<Option<Stored>, StoreError> {
         const OP: &str = "inspect payload";
         let key = pointer.key();

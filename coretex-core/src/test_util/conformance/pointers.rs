@@ -15,6 +15,7 @@ macro_rules! pointer_store_conformance {
             $make, pointers:
             what_is_put_is_got,
             a_missing_payload_is_none,
+            several_are_got_in_order,
             a_later_put_replaces,
             families_are_apart,
             any_bytes_will_do,
@@ -51,6 +52,23 @@ pub async fn a_missing_payload_is_none(fixture: &Fixture) {
     let pointer = pointer("res", &Scene::new(), "job");
     assert_eq!(fixture.payloads.get(&pointer).await.expect("get"), None);
     assert_eq!(fixture.payloads.inspect(&pointer, 10).await.expect("inspect"), None);
+}
+
+/// One answer for each, in order, also for those that are not there or are asked for twice.
+pub async fn several_are_got_in_order(fixture: &Fixture) {
+    let scene = Scene::new();
+    let pointers: Vec<Pointer> = ["a", "b", "missing", "a"]
+        .map(|name| pointer("res", &scene, name))
+        .to_vec();
+    for (pointer, text) in pointers.iter().zip(["first", "second"]) {
+        let payload = Bytes::from_static(text.as_bytes());
+        fixture.payloads.put(pointer, payload, None).await.expect("put");
+    }
+    let got = fixture.payloads.get_many(&pointers).await;
+    let got: Vec<Option<Bytes>> = got.into_iter().map(|payload| payload.expect("an answer")).collect();
+    let text = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+    assert_eq!(got, [text("first"), text("second"), None, text("first")]);
+    assert!(fixture.payloads.get_many(&[]).await.is_empty());
 }
 
 /// The last one counts.

@@ -63,7 +63,6 @@ impl Workflows {
                 audit: Some(&audit),
             };
             if self.store.put_workflow(&write).await? {
-                self.engine.definition_changed(&id);
                 return Ok(Saved {
                     id,
                     hash: stored.hash,
@@ -129,7 +128,6 @@ impl Workflows {
         }
         let audit = AuditRecord::by(self.clock.now(), by, "workflow.delete", &format!("workflow:{id}"));
         if self.store.delete_workflow(id, Some(&audit)).await? {
-            self.engine.definition_changed(id);
             Ok(())
         } else {
             Err(Error::UnknownWorkflow)

@@ -144,7 +144,7 @@ impl Workflows {
     /// [`Error::UnknownSchedule`], and those of [`start`](Self::start).
     pub async fn trigger_schedule(&self, id: &str, by: &Actor) -> Result<Started, Error> {
         let schedule = self.schedule(id).await?;
-        let mut start = super::super::engine::start_of(&schedule);
+        let mut start = crate::workflow::engine::start_of(&schedule);
         start.by = by.clone();
         self.start(start).await
     }

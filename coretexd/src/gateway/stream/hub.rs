@@ -189,7 +189,11 @@ impl Hub {
         Ok(all)
     }
 
-    async fn read(self: Arc<Self>, mut messages: SelectAll<BoxStream<'static, bus::Delivery>>, stop: CancellationToken) {
+    async fn read(
+        self: Arc<Self>,
+        mut messages: SelectAll<BoxStream<'static, bus::Delivery>>,
+        stop: CancellationToken,
+    ) {
         debug!("somebody watches the stream: listening to the bus");
         loop {
             let delivery = tokio::select! {
