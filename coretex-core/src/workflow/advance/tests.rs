@@ -1,7 +1,6 @@
 //! The rules of `docs/spec/workflows.md`, one by one.
 
 mod conformance;
-mod control;
 mod failures;
 mod flow;
 pub(in crate::workflow) mod harness;
