@@ -3,6 +3,7 @@
 
 use prost::Message as _;
 
+use crate::expr::{Expr, Template, display};
 use crate::pointers::Pointer;
 use crate::policy::{CompiledPolicy, Document, EffectiveSafety, Glob, Part, PolicyInput, evaluate, explain, lint};
 use crate::protocol::agent::PolicyCheckRequest;
@@ -12,12 +13,14 @@ use crate::protocol::{decode_packet, encode_packet};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 7] = [
     ("policy_document", policy_document),
     ("policy_evaluator", policy_evaluator),
     ("glob", glob),
     ("pointer", pointer),
     ("packet", packet),
+    ("expression", expression),
+    ("template", template),
 ];
 
 /// Reads the bytes as a policy. What is accepted can be compiled and linted; what is refused says why.
@@ -115,6 +118,58 @@ pub fn packet(bytes: &[u8]) {
         assert_eq!(again.encode_to_vec(), packet.encode_to_vec());
     }
     let _ = PolicyCheckRequest::decode(bytes);
+}
+
+/// Reads the bytes as an expression. What is accepted has the same value, or the same error, every time, also in a
+/// template; errors point into the text.
+pub fn expression(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let scope = expression_scope();
+    let expr = match Expr::parse(&text) {
+        Ok(expr) => expr,
+        Err(error) => {
+            assert!(text.is_char_boundary(error.at) && !error.message.is_empty());
+            return;
+        }
+    };
+    assert!(expr.paths().iter().all(|path| !path.is_empty()));
+    let value = expr.eval(&scope);
+    assert_eq!(value, expr.eval(&scope));
+    match value {
+        Ok(value) => {
+            assert_eq!(expr.test(&scope), Ok(crate::expr::truthy(&value)));
+            let Ok(template) = Template::text(&format!("${{{text}}}")) else {
+                panic!("not a template");
+            };
+            assert_eq!(template.eval_text(&scope), Ok(display(&value)));
+            assert_eq!(template.eval(&scope), Ok(value));
+        }
+        Err(error) => assert!(text.is_char_boundary(error.at) && !error.message.is_empty()),
+    }
+}
+
+/// Reads the bytes as a template: JSON, or else one text. What has no expression in it stays as it is.
+pub fn template(bytes: &[u8]) {
+    let value = serde_json::from_slice(bytes)
+        .unwrap_or_else(|_| serde_json::Value::String(String::from_utf8_lossy(bytes).into_owned()));
+    match Template::compile(&value) {
+        Ok(template) => {
+            let result = template.eval(&expression_scope());
+            if template.is_constant() {
+                assert_eq!(result, Ok(value));
+            }
+        }
+        Err(errors) => assert!(errors.iter().all(|error| value.pointer(&error.pointer).is_some())),
+    }
+}
+
+fn expression_scope() -> serde_json::Map<String, serde_json::Value> {
+    let input = serde_json::json!({
+        "n": 7, "f": 0.5, "s": "text", "z": null, "list": [1, "a", [true]], "obj": {"k-1": {"x[0]": 1}}, "max": u64::MAX,
+    });
+    let mut scope = serde_json::Map::new();
+    scope.insert("input".to_owned(), input);
+    scope
 }
 
 #[cfg(test)]
