@@ -4,6 +4,7 @@
 //! it. The shell around it (`engine`) commits both at once by compare-and-set and then does what was committed.
 
 pub mod advance;
+pub mod builder;
 pub mod check;
 pub mod decode;
 pub mod engine;

@@ -1,6 +1,8 @@
 //! What the fuzz targets in `fuzz/` do with their bytes. The tests here run them all over the seeds and over mutations
 //! of these, so that no target rots while nobody fuzzes.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 
 use crate::expr::{Expr, Template, display};
@@ -8,12 +10,14 @@ use crate::pointers::Pointer;
 use crate::policy::{CompiledPolicy, Document, EffectiveSafety, Glob, Part, PolicyInput, evaluate, explain, lint};
 use crate::protocol::agent::PolicyCheckRequest;
 use crate::protocol::{decode_packet, encode_packet};
+use crate::workflow::schema::SchemaSet;
+use crate::workflow::{Plan, PlannedStep, check, decode};
 
 /// A target: its name, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("policy_document", policy_document),
     ("policy_evaluator", policy_evaluator),
     ("glob", glob),
@@ -21,6 +25,7 @@ pub const TARGETS: [Target; 7] = [
     ("packet", packet),
     ("expression", expression),
     ("template", template),
+    ("workflow", workflow),
 ];
 
 /// Reads the bytes as a policy. What is accepted can be compiled and linted; what is refused says why.
@@ -170,6 +175,34 @@ fn expression_scope() -> serde_json::Map<String, serde_json::Value> {
     let mut scope = serde_json::Map::new();
     scope.insert("input".to_owned(), input);
     scope
+}
+
+/// Reads the bytes as a definition, JSON and YAML. What is accepted is written the same way again, can be checked and
+/// planned, and has no broken part if the checks found none.
+pub fn workflow(bytes: &[u8]) {
+    let yaml = std::str::from_utf8(bytes).ok().map(decode::yaml);
+    for definition in [Some(decode::definition(bytes)), yaml].into_iter().flatten() {
+        let definition = match definition {
+            Ok(definition) => definition,
+            Err(error) => {
+                assert!(!error.problems().is_empty());
+                continue;
+            }
+        };
+        let workflow = definition.workflow;
+        let written = serde_json::to_vec(&workflow).unwrap_or_default();
+        if written.len() <= decode::MAX_DOCUMENT_BYTES {
+            let again = decode::definition(&written).map(|again| again.workflow);
+            assert_eq!(again.as_ref().ok(), Some(&workflow));
+        }
+        let passes = !check::refused(&check::check(&workflow, &check::Known::default()));
+        let hash = workflow.content_hash();
+        let plan = Plan::compile(Arc::new(workflow), hash, &SchemaSet::new());
+        let broken = plan.steps().iter().flat_map(PlannedStep::errors);
+        // Schemas of the registry are looked up when the plan is made.
+        let broken = broken.filter(|error| !error.ends_with("is not registered")).count();
+        assert!(!passes || broken == 0);
+    }
 }
 
 #[cfg(test)]

@@ -170,5 +170,16 @@ fn warning(pointer: &str, code: &'static str, message: String) -> Problem {
     }
 }
 
+/// The names of all members there are.
+#[cfg(test)]
+pub(super) fn member_names() -> impl Iterator<Item = &'static str> {
+    use members::{Shape, WORKFLOW};
+    let shapes = [Shape::Step, Shape::Meta, Shape::Retry, Shape::Case, Shape::Approval];
+    WORKFLOW
+        .iter()
+        .chain(shapes.into_iter().flat_map(Shape::members))
+        .map(|(name, _)| *name)
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -15,8 +16,9 @@ use crate::time::Timestamp;
 pub type Object = Map<String, Value>;
 
 /// A workflow: steps, and what holds them together.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct Workflow {
     /// Its name in URLs and keys.
     pub id: String,
@@ -47,9 +49,11 @@ pub struct Workflow {
     pub created_by: String,
     /// When it was saved first. Not part of the content hash.
     #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub created_at: Timestamp,
     /// When it was saved last. Not part of the content hash.
     #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub updated_at: Timestamp,
     /// How long a run may take, in milliseconds; wins over `timeout_sec`.
     #[serde(skip_serializing_if = "is_zero")]
@@ -84,6 +88,11 @@ impl Workflow {
         hash_object(&members, Numbers::Exact)
     }
 
+    /// The JSON Schema of definitions, for editors. It knows the form only: [`check`](super::check::check) knows the rest.
+    pub fn json_schema() -> Value {
+        schemars::schema_for!(Self).to_value()
+    }
+
     /// How long a run may take; `None` is for ever.
     pub fn timeout(&self) -> Option<std::time::Duration> {
         millis(self.timeout_ms).or_else(|| millis(self.timeout_sec.saturating_mul(1_000)))
@@ -91,7 +100,7 @@ impl Workflow {
 }
 
 /// What happens to steps in flight when the run fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// They are cancelled.
@@ -102,8 +111,9 @@ pub enum OnFailure {
 }
 
 /// One step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct Step {
     /// The key it has in [`Workflow::steps`]; empty for the steps inside a step.
     pub id: String,
@@ -321,8 +331,9 @@ fn millis(n: i64) -> Option<std::time::Duration> {
 }
 
 /// Goes with the job, for policy (docs/spec/workflows.md §4.3). Values are templates.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct StepMeta {
     /// Who acts; the job's principal as well.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -351,8 +362,9 @@ pub struct StepMeta {
 }
 
 /// When and how often a step is tried again (docs/spec/workflows.md §5).
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct Retry {
     /// How often after the first attempt.
     #[serde(skip_serializing_if = "is_zero")]
@@ -387,7 +399,7 @@ pub struct Retry {
 }
 
 /// How pauses grow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backoff {
     /// By the multiplier each time.
@@ -398,7 +410,7 @@ pub enum Backoff {
 }
 
 /// Which ends of its dependencies let a step run (docs/spec/workflows.md §3.2).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DependencyPolicy {
     /// All succeeded (or were skipped by their condition, or may fail).
@@ -413,8 +425,9 @@ pub enum DependencyPolicy {
 }
 
 /// One way of a `switch`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct Case {
     /// Whether to go this way.
     pub when: String,
@@ -454,6 +467,19 @@ impl TryFrom<Value> for WaitFor {
     }
 }
 
+impl JsonSchema for WaitFor {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "WaitFor".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "How many branches have to succeed.",
+            "oneOf": [{ "enum": ["all", "any"] }, { "type": "integer", "minimum": 1, "maximum": u32::MAX }],
+        })
+    }
+}
+
 impl From<WaitFor> for Value {
     fn from(wait: WaitFor) -> Self {
         match wait {
@@ -465,8 +491,9 @@ impl From<WaitFor> for Value {
 }
 
 /// Who may say yes to an `approval` step, and how many have to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct ApprovalRule {
     /// How many different principals; 0 and 1 are one.
     #[serde(skip_serializing_if = "is_zero")]
@@ -480,7 +507,7 @@ pub struct ApprovalRule {
 }
 
 /// What happens when nobody has answered in time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpiry {
     /// The step fails with `timed_out`.

@@ -25,7 +25,17 @@ impl Node {
     }
 
     pub(super) fn from_yaml(text: &str) -> Result<Self, String> {
-        let node = serde_saphyr::from_str::<Option<Self>>(text).map_err(|error| error.without_snippet().to_string())?;
+        // `yes` is a text, as it is in JSON; what aliases add is limited.
+        let options = serde_saphyr::options! {
+            strict_booleans: true,
+            with_snippet: false,
+            non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::Reject,
+            alias_limits: serde_saphyr::alias_limits! {
+                max_total_replayed_events: 100_000,
+            },
+        };
+        let node = serde_saphyr::from_str_with_options::<Option<Self>>(text, options);
+        let node = node.map_err(|error| error.without_snippet().to_string())?;
         node.unwrap_or(Self::Scalar(Value::Null)).shallow()
     }
 

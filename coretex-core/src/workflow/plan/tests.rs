@@ -103,8 +103,8 @@ fn what_is_wrong_with_a_stored_definition_stays_in_its_step() {
     let step = |id: &str| &plan[plan.index(id).unwrap()];
     assert_eq!(step("expr").errors().len(), 2, "{:?}", step("expr").errors());
     assert_eq!(step("expr").on_error, None);
-    assert_eq!(step("up").on_error, plan.index("down"));
-    assert_eq!(step("down").on_error, None, "that would be a circle");
+    assert_eq!(step("down").on_error, plan.index("up"));
+    assert_eq!(step("up").on_error, None, "that would be a circle");
     assert_eq!(step("mine").on_error, None);
     assert_eq!(step("ref").errors().len(), 2);
     assert!(plan.output.as_ref().unwrap().is_err());
