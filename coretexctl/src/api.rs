@@ -7,6 +7,46 @@ use crate::doc::{Doc, shorten};
 use crate::failure::{Failure, Kind};
 use crate::settings::Settings;
 
+/// One request, beyond what the short forms below can say.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) method: Method,
+    pub(crate) path: &'a [&'a str],
+    pub(crate) query: Vec<(&'a str, String)>,
+    pub(crate) body: Option<&'a Value>,
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(method: Method, path: &'a [&'a str]) -> Self {
+        Self {
+            method,
+            path,
+            query: Vec::new(),
+            body: None,
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The JSON; null if there was none.
+    pub(crate) body: Value,
+    headers: header::HeaderMap,
+}
+
+impl Answer {
+    /// A header; empty if there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+}
+
 /// A client of one server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
@@ -79,6 +119,11 @@ impl Api {
         self.send(Method::PUT, path, &[], Some(body), None).await
     }
 
+    /// `DELETE /api/v1/<path…>`
+    pub(crate) async fn delete(&self, path: &[&str], query: &[(&str, String)]) -> Result<Value, Failure> {
+        self.send(Method::DELETE, path, query, None, None).await
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -87,28 +132,42 @@ impl Api {
         body: Option<&Value>,
         header: Option<(&'static str, String)>,
     ) -> Result<Value, Failure> {
-        let url = self.url(path, query)?;
-        let mut request = self.http.request(method, url);
-        if let Some(body) = body {
+        let call = Call {
+            query: query.to_vec(),
+            body,
+            headers: header.into_iter().collect(),
+            ..Call::new(method, path)
+        };
+        Ok(self.call(call).await?.body)
+    }
+
+    /// Any request.
+    pub(crate) async fn call(&self, call: Call<'_>) -> Result<Answer, Failure> {
+        let url = self.url(call.path, &call.query)?;
+        let mut request = self.http.request(call.method, url);
+        if let Some(body) = call.body {
             request = request.json(body);
         }
-        if let Some((name, value)) = header {
+        for (name, value) in call.headers {
             request = request.header(name, value);
         }
         let response = request.send().await.map_err(|error| self.no_answer(error))?;
         let status = response.status();
+        let headers = response.headers().clone();
         let bytes = response.bytes().await.map_err(|error| self.no_answer(error))?;
         if !status.is_success() {
-            return Err(refusal(status, &String::from_utf8_lossy(&bytes)));
+            return Err(refusal(status, &String::from_utf8_lossy(&bytes), call.path));
         }
-        if bytes.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::new(format!("{} answered something that is no JSON", self.base()))
-                .because(&error)
-                .hint("is that the address of a coretexOS gateway?")
-        })
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::new(format!("{} answered something that is no JSON", self.base()))
+                    .because(&error)
+                    .hint("is that the address of a coretexOS gateway?")
+            })?
+        };
+        Ok(Answer { body, headers })
     }
 
     fn url(&self, path: &[&str], query: &[(&str, String)]) -> Result<Url, Failure> {
@@ -138,7 +197,7 @@ impl Api {
 }
 
 /// A failure from a status and a body: problem details, or plain text.
-fn refusal(status: StatusCode, body: &str) -> Failure {
+fn refusal(status: StatusCode, body: &str, path: &[&str]) -> Failure {
     let problem: Value = serde_json::from_str(body).unwrap_or(Value::Null);
     let doc = Doc(&problem);
     let mut text = match (doc.text("detail"), doc.text("title")) {
@@ -152,6 +211,18 @@ fn refusal(status: StatusCode, body: &str) -> Failure {
             .unwrap_or("no reason given")
             .clone_into(&mut text);
     }
+    let problems: Vec<String> = doc
+        .get("problems")
+        .items()
+        .map(|problem| match problem.text("pointer") {
+            "" => format!("\n  {}", problem.text("message")),
+            pointer => format!("\n  {pointer}: {}", problem.text("message")),
+        })
+        .collect();
+    if !problems.is_empty() {
+        // The detail is the same on fewer lines.
+        text = format!("{} problems:{}", problems.len(), problems.concat());
+    }
     let field = doc.text("field");
     if !field.is_empty() && !text.contains(field) {
         text = format!("{field}: {text}");
@@ -159,7 +230,15 @@ fn refusal(status: StatusCode, body: &str) -> Failure {
     let (kind, hint) = match status {
         StatusCode::UNAUTHORIZED => (Kind::Refused, Some("pass --api-key or set CORETEX_API_KEY")),
         StatusCode::FORBIDDEN | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => (Kind::Refused, None),
-        StatusCode::NOT_FOUND => (Kind::NotFound, Some("`coretexctl job list` shows what there is")),
+        StatusCode::NOT_FOUND => (
+            Kind::NotFound,
+            match path.first() {
+                Some(&"workflows") => Some("`coretexctl workflow list` shows what there is"),
+                Some(&"workflow-runs") => Some("`coretexctl run list` shows what there is"),
+                Some(&"workflow-schedules") => Some("`coretexctl workflow schedule list` shows what there is"),
+                _ => Some("`coretexctl job list` shows what there is"),
+            },
+        ),
         StatusCode::TOO_MANY_REQUESTS => (
             Kind::Failed,
             Some("wait a moment, or raise API_RATE_LIMIT_RPS on the daemon (0 means no limit)"),

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{approval, audit, bench, completions, config, decision, job, key, pause, policy, status, worker};
+use crate::commands::{
+    approval, audit, bench, completions, config, decision, job, key, pause, policy, run, status, worker, workflow,
+};
 use crate::output::Format;
 use crate::settings::parse_duration;
 
@@ -20,6 +22,8 @@ Examples:
   coretexctl status
   coretexctl job submit 'Summarise the report' --topic job.default --wait
   coretexctl job list --state PENDING
+  coretexctl workflow apply --file triage.yaml
+  coretexctl run start triage --input @ticket.json --watch
   coretexctl job explain 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11
   coretexctl job list -o json | jq -r '.items[].id'
 
@@ -30,8 +34,8 @@ Exit codes:
   3  not found
   4  refused: missing or wrong key, not allowed, or not in a state for it
   5  no answer from the server
-  6  the job that was waited for ended other than SUCCEEDED
-  7  the wait was over before the job was"
+  6  the job or run that was waited for ended other than well
+  7  the wait was over before the job or run was"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -89,12 +93,18 @@ pub(crate) enum Command {
     /// Submit, find, follow, stop and explain jobs
     #[command(subcommand, visible_alias = "jobs")]
     Job(job::Command),
+    /// Write, check, draw and schedule workflows
+    #[command(subcommand, visible_alias = "workflows")]
+    Workflow(workflow::Command),
+    /// Start, follow, steer and repeat runs of workflows
+    #[command(subcommand, visible_alias = "runs")]
+    Run(run::Command),
     /// See the workers
     #[command(subcommand, visible_alias = "workers")]
     Worker(worker::Command),
     /// See whether the control plane is well
     Status(status::Args),
-    /// Decide about jobs that wait for people
+    /// Decide about jobs and steps that wait for people
     #[command(subcommand, visible_alias = "approvals")]
     Approval(approval::Command),
     /// See who did what, and prove it

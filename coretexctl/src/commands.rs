@@ -10,8 +10,10 @@ pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod pause;
 pub(crate) mod policy;
+pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod worker;
+pub(crate) mod workflow;
 
 use crate::api::Api;
 use crate::cli::{Cli, Command};
@@ -39,6 +41,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Resume(args) => pause::resume(args, &context).await,
         Command::Key(command) => key::run(&command, context.out),
         Command::Job(command) => job::run(command, &context).await,
+        Command::Workflow(command) => workflow::run(command, &context).await,
+        Command::Run(command) => run::run(command, &context).await,
         Command::Worker(command) => worker::run(command, &context).await,
         Command::Status(args) => status::run(&args, &context).await,
         Command::Approval(command) => approval::run(command, &context).await,

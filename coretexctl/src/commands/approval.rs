@@ -3,6 +3,7 @@
 mod decide;
 mod list;
 mod show;
+mod step;
 
 use crate::commands::Context;
 use crate::doc::Doc;
@@ -10,23 +11,28 @@ use crate::failure::Failure;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Show the jobs that wait for a decision, newest first
+    /// Show what waits for people: steps of runs, then jobs
     #[command(visible_alias = "ls")]
     List(list::Args),
     /// Show what people are asked to approve, who has, and what else could be done
     Show(show::Args),
-    /// Let a waiting job run
+    /// Let a waiting job run, or a waiting step go on
     #[command(after_help = "\
 Examples:
   coretexctl approval approve 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11
   coretexctl approval approve 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11 --reason 'checked by hand' --note 'ticket 7'
   coretexctl approval approve 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11 --as ann --as-role secops")]
     Approve(decide::Args),
-    /// Refuse a waiting job for good
+    /// Refuse a waiting job or step for good
     #[command(after_help = "\
 Examples:
-  coretexctl approval reject 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11 --reason 'wrong account'")]
+  coretexctl approval reject 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11 --reason 'wrong account'
+  coretexctl approval reject 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11:release --reason 'not today'")]
     Reject(decide::Args),
+    /// Say yes or no to a step of a run
+    Step(step::StepArgs),
+    /// Say yes or no to a job
+    Job(step::JobArgs),
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
@@ -35,6 +41,8 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         Command::Show(args) => show::run(args, context).await,
         Command::Approve(args) => decide::run(args, "approve", context).await,
         Command::Reject(args) => decide::run(args, "reject", context).await,
+        Command::Step(args) => step::step(&args, context).await,
+        Command::Job(args) => step::job(&args, context).await,
     }
 }
 

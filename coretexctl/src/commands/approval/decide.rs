@@ -8,7 +8,7 @@ use crate::failure::Failure;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which job
+    /// Which job, or which step as RUN:STEP
     #[arg(value_name = "JOB")]
     id: String,
     /// Why; kept with the job
@@ -34,14 +34,19 @@ pub(crate) async fn run(args: Args, verb: &str, context: &Context) -> Result<(),
             _ => failure,
         })?;
     let doc = Doc(&answer);
+    // A step is followed by its run.
+    let next = match args.id.rsplit_once(':') {
+        Some((run, step)) if !step.contains('@') => format!("run watch {run}"),
+        _ => format!("job watch {}", args.id),
+    };
     context.out.print(&answer, || match (verb, doc.text("state")) {
-        ("approve", "APPROVAL_REQUIRED") => format!(
+        ("approve", "APPROVAL_REQUIRED" | "WAITING") => format!(
             "counted for {}: {} approvals\n  next: coretexctl approval show {}",
             args.id,
             super::progress(doc),
             args.id
         ),
-        ("approve", _) => format!("approved {}\n  next: coretexctl job watch {}", args.id, args.id),
-        _ => format!("rejected {}\n  next: coretexctl job watch {}", args.id, args.id),
+        ("approve", _) => format!("approved {}\n  next: coretexctl {next}", args.id),
+        _ => format!("rejected {}\n  next: coretexctl {next}", args.id),
     })
 }

@@ -14,7 +14,7 @@ Examples:
   coretexctl approval show 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11
   coretexctl approval show 2c1f0c1e-8f0a-4b52-9a6f-2f7f8c0a9d11 -o json | jq .votes")]
 pub(crate) struct Args {
-    /// Which job
+    /// Which job, or which step as RUN:STEP
     #[arg(value_name = "JOB")]
     id: String,
 }
@@ -30,7 +30,10 @@ fn show(case: &Value, now: Timestamp) -> String {
     let mut text = facts(&[
         ("job", job.text("id").to_owned()),
         ("state", job.text("state").to_owned()),
+        ("asked", doc.text("prompt").to_owned()),
+        ("form", doc.compact("schema")),
         ("approvals", super::progress(doc)),
+        ("by", doc.joined("roles")),
         ("until", until(doc, now)),
         ("rule", doc.text("policy_rule_id").to_owned()),
         ("why", doc.text("policy_reason").to_owned()),
@@ -77,6 +80,9 @@ fn until(doc: Doc<'_>, now: Timestamp) -> String {
     let end = doc.int("expires_at");
     let then = match doc.text("on_expiry") {
         "allow" => "runs then",
+        "approve" => "counts as approved then",
+        "reject" => "counts as rejected then",
+        "fail" => "fails then",
         _ => "is denied then",
     };
     match end {
