@@ -19,11 +19,13 @@ mod policy;
 mod query;
 mod rate;
 mod record;
+mod runs;
 mod server;
 mod status;
 mod stream;
 mod traces;
 mod workers;
+mod workflows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use coretex_core::policy::{Checks, Kernel};
 use coretex_core::protocol::TenantId;
 use coretex_core::time::Clock;
 use coretex_core::workers::Registry;
+use coretex_core::workflow::service::Workflows;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -74,6 +77,10 @@ pub struct Services {
     pub bundles: Bundles,
     /// What policy would say.
     pub checks: Checks,
+    /// Workflows.
+    pub workflows: Workflows,
+    /// Whose things are that do not say it.
+    pub default_tenant: TenantId,
     /// Where everything is kept.
     pub stores: Stores,
     /// How packets travel.
@@ -109,7 +116,7 @@ impl Services {
             Arc::clone(&stores.dlq),
             Arc::clone(&platform.bus),
             platform.clock.clone(),
-            default_tenant,
+            default_tenant.clone(),
         );
         let approvals = Approvals::new(
             Arc::clone(&stores.jobs),
@@ -124,6 +131,8 @@ impl Services {
             bundles: Bundles::new(config.clone(), platform.clock.clone()),
             checks,
             config,
+            workflows: platform.workflows.clone(),
+            default_tenant,
             stores,
             bus: Arc::clone(&platform.bus),
             workers: platform.registry.clone(),
@@ -206,6 +215,8 @@ impl Gateway {
             .route("/api/v1/stream", any(stream::open))
             .merge(pauses::routes())
             .merge(policy::routes())
+            .merge(runs::routes())
+            .merge(workflows::routes())
             .fallback(edge::not_found)
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(from_fn_with_state(Arc::clone(&app), edge::edge))

@@ -1,4 +1,7 @@
-//! Routes of approvals. See `docs/spec/approvals.md` §9.
+//! Routes of approvals: jobs and steps that wait for people. See `docs/spec/approvals.md` §9 and `docs/spec/http.md` §8.
+
+mod page;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +10,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use coretex_core::approvals::{Tally, Verdict};
-use coretex_core::jobs::service::NextCursor;
-use coretex_core::jobs::{ApprovalRecord, JobRecord, JobState};
+use coretex_core::jobs::service::{JobFilter, JobPage, NextCursor};
+use coretex_core::jobs::{ApprovalRecord, Cursor, JobRecord, JobState};
 use coretex_core::protocol::TraceId;
 use coretex_core::protocol::agent::{JobRequest, PolicyRemediation};
 use coretex_core::protocol::constraints::constraints_snake_json;
@@ -16,6 +19,7 @@ use coretex_core::time::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::page::{JobsAt, Next, Place};
 use super::auth::Caller;
 use super::body::Limited;
 use super::error::ApiError;
@@ -42,6 +46,7 @@ struct Item<'a> {
     expires_at: Option<i64>,
     job: Job<'a>,
     job_hash: &'a str,
+    kind: &'static str,
     on_expiry: &'static str,
     policy_reason: &'a str,
     policy_rule_id: &'a str,
@@ -87,6 +92,7 @@ impl<'a> From<&'a JobRecord> for Item<'a> {
             expires_at: tally.expires_at.map(Timestamp::micros),
             job: job.into(),
             job_hash: decision.map_or("", |d| &d.job_hash),
+            kind: "job",
             on_expiry: tally.on_expiry.as_str(),
             policy_reason: decision.map_or("", |d| &d.reason),
             policy_rule_id: decision.map_or("", |d| &d.rule_id),
@@ -97,19 +103,66 @@ impl<'a> From<&'a JobRecord> for Item<'a> {
     }
 }
 
-/// `GET /api/v1/approvals`: newest first, so that the cursor means what it means in every list.
+/// How many items a page has unless the client says otherwise.
+const LIST: usize = 100;
+/// How many at most.
+const LIST_MAX: usize = 1_000;
+
+/// `GET /api/v1/approvals`: steps of runs, the oldest first, then jobs, the newest first, so that the cursor of the jobs
+/// means what it means in every list. Of a page that cannot hold all, neither gets more than half.
 pub(super) async fn list(State(app): State<Arc<App>>, query: Query) -> Result<Response, ApiError> {
     #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Any<'a> {
+        Step(Box<steps::Item>),
+        Job(Box<Item<'a>>),
+    }
+    #[derive(Serialize)]
     struct List<'a> {
-        items: Vec<Item<'a>>,
-        next_cursor: &'a Option<NextCursor>,
+        items: Vec<Any<'a>>,
+        next_cursor: Option<Next>,
     }
 
-    let page = app.services.approvals.list(filter(&query, 100)).await?;
-    Ok(json::ok(&List {
-        items: page.jobs.iter().map(Item::from).collect(),
-        next_cursor: &page.next,
-    }))
+    let limit = query.limit(LIST).min(LIST_MAX);
+    let place = Place::of(query.text("cursor"), query.text("kind"));
+    // One step more than can be shown tells whether there are more.
+    let steps = if place.steps {
+        steps::waiting(&app, place.step.as_ref(), limit + 1).await?
+    } else {
+        Vec::new()
+    };
+    let jobs = if place.jobs == JobsAt::End {
+        JobPage::default()
+    } else {
+        let filter = JobFilter {
+            cursor: place.jobs_cursor(),
+            limit,
+            ..filter(&query, limit)
+        };
+        app.services.approvals.list(filter).await?
+    };
+    let (of_steps, of_jobs) = page::shares(limit, steps.len(), jobs.jobs.len());
+    let jobs_at = match jobs.jobs[..of_jobs].last() {
+        _ if of_jobs == jobs.jobs.len() => jobs.next.map_or(JobsAt::End, JobsAt::At),
+        Some(last) => JobsAt::At(NextCursor::After(Cursor {
+            at: last.revision.0,
+            id: last.id.to_string(),
+        })),
+        None => place.jobs,
+    };
+    let last = of_steps.checked_sub(1).and_then(|last| steps.get(last));
+    let next_cursor = Next::after(
+        last.map(|(waiting, _)| waiting.clone()).or(place.step),
+        of_steps < steps.len(),
+        jobs_at,
+    );
+    let items = steps
+        .iter()
+        .take(of_steps)
+        .map(|(_, case)| Any::Step(Box::new(case.item())))
+        .chain(jobs.jobs.iter().take(of_jobs).map(|job| Any::Job(Box::new(job.into()))))
+        .collect();
+    Ok(json::ok(&List { items, next_cursor }))
 }
 
 /// What was asked for, as far as people need it to decide.
@@ -188,6 +241,9 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(id): Path<String>) ->
         stale: Option<bool>,
     }
 
+    if let Some(case) = steps::find(&app, &id).await? {
+        return Ok(json::ok(&case.item()));
+    }
     let case = app.services.approvals.case(&job_id(&id)?).await?;
     let decision = case.record.decision.as_ref();
     Ok(json::ok(&Case {
@@ -200,15 +256,14 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     }))
 }
 
-fn verdict(caller: Caller, body: &[u8]) -> Result<Verdict, ApiError> {
-    let body: VerdictBody = json::read_optional(body, "invalid body")?;
-    Ok(Verdict {
+fn verdict(caller: Caller, body: VerdictBody) -> Verdict {
+    Verdict {
         by: caller.id,
         role: caller.role,
         verified: caller.verified,
         reason: body.reason.trim().to_owned(),
         note: body.note.trim().to_owned(),
-    })
+    }
 }
 
 /// `POST /api/v1/approvals/{job_id}/approve`: 202 if more people have to say yes.
@@ -227,7 +282,11 @@ pub(super) async fn approve(
         state: &'static str,
     }
 
-    let verdict = verdict(caller, &body)?;
+    let body: VerdictBody = json::read_optional(&body, "invalid body")?;
+    if let Some(case) = steps::find(&app, &id).await? {
+        return steps::decide(&app, case, caller, true, (&body.reason, &body.note)).await;
+    }
+    let verdict = verdict(caller, body);
     let id = job_id(&id)?;
     let approvals = app.services.approvals.clone();
     let approved = app
@@ -258,7 +317,11 @@ pub(super) async fn reject(
         job_id: &'a str,
     }
 
-    let verdict = verdict(caller, &body)?;
+    let body: VerdictBody = json::read_optional(&body, "invalid body")?;
+    if let Some(case) = steps::find(&app, &id).await? {
+        return steps::decide(&app, case, caller, false, (&body.reason, &body.note)).await;
+    }
+    let verdict = verdict(caller, body);
     let id = job_id(&id)?;
     let approvals = app.services.approvals.clone();
     let job = id.clone();

@@ -104,8 +104,11 @@ fn key_of_subprotocols(list: &str) -> Option<String> {
     )
 }
 
-/// Whether a request to this path changes nothing, whatever its method: it asks what policy would say.
+/// Whether a request to this path changes nothing, whatever its method: it asks what would be said.
 fn only_asks(path: &str) -> bool {
+    if path == "/api/v1/workflows/validate" {
+        return true;
+    }
     path.strip_prefix("/api/v1/policy/").is_some_and(|rest| {
         matches!(rest, "evaluate" | "simulate" | "explain")
             || (rest.starts_with("bundles/") && rest.ends_with("/simulate"))

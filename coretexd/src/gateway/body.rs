@@ -10,12 +10,24 @@ use super::error::ApiError;
 
 /// The largest body of most routes, in bytes.
 pub(super) const LIMIT: usize = 2 * 1024 * 1024;
+/// The largest definition of a workflow, in bytes.
+pub(super) const DOCUMENT: usize = 1024 * 1024;
+/// The largest signal or form, in bytes: they are kept with the run.
+pub(super) const SMALL: usize = 256 * 1024;
 /// The largest body with policy texts: one of 10 MiB, and what its JSON adds.
 pub(super) const LARGE: usize = 12 * 1024 * 1024;
 
 /// A whole body, at most [`LIMIT`] bytes.
 #[derive(Debug)]
 pub(super) struct Limited(pub(super) Bytes);
+
+/// A whole body with a definition, at most [`DOCUMENT`] bytes.
+#[derive(Debug)]
+pub(super) struct Document(pub(super) Bytes);
+
+/// A whole body that is kept with a run, at most [`SMALL`] bytes.
+#[derive(Debug)]
+pub(super) struct Small(pub(super) Bytes);
 
 /// A whole body that may carry policy texts, at most [`LARGE`] bytes.
 #[derive(Debug)]
@@ -26,6 +38,22 @@ impl<S: Sync> FromRequest<S> for Limited {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         read(request, LIMIT).await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequest<S> for Document {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        read(request, DOCUMENT).await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequest<S> for Small {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        read(request, SMALL).await.map(Self)
     }
 }
 

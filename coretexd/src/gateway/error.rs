@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use coretex_core::error::{StoreError, chain};
 use coretex_core::jobs::service::{Invalid, RemediateError, SubmitError};
+use coretex_core::workflow::check::Problem;
 use serde::Serialize;
 use tracing::error;
 
@@ -15,7 +16,7 @@ const PROBLEM_JSON: &str = "application/problem+json";
 
 /// An answer that is not what the client hoped for.
 ///
-/// It becomes a line of text, or problem details if the client asked for those ([`Problem::into_problem`]).
+/// It becomes a line of text, or problem details if the client asked for those ([`into_problem`]).
 #[derive(Debug, Clone)]
 pub struct ApiError(Box<Parts>);
 
@@ -28,6 +29,7 @@ struct Parts {
     field: Option<Cow<'static, str>>,
     limit: Option<usize>,
     retry_after: Option<u64>,
+    problems: Vec<Problem>,
 }
 
 impl ApiError {
@@ -41,6 +43,7 @@ impl ApiError {
             field: None,
             limit: None,
             retry_after: None,
+            problems: Vec::new(),
         }))
     }
 
@@ -99,6 +102,13 @@ impl ApiError {
         self
     }
 
+    /// Lists everything that is wrong, for clients that read problem details.
+    #[must_use]
+    pub fn problems(mut self, problems: Vec<Problem>) -> Self {
+        self.0.problems = problems;
+        self
+    }
+
     /// Asks the client to come back.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
@@ -109,7 +119,7 @@ impl ApiError {
     /// As problem details.
     fn problem(&self, request_id: &str) -> Response {
         #[derive(Serialize)]
-        struct Problem<'a> {
+        struct Details<'a> {
             #[serde(rename = "type")]
             kind: &'static str,
             title: &'a str,
@@ -120,9 +130,11 @@ impl ApiError {
             field: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             limit: Option<usize>,
+            #[serde(skip_serializing_if = "<[Problem]>::is_empty")]
+            problems: &'a [Problem],
             request_id: &'a str,
         }
-        let problem = Problem {
+        let problem = Details {
             kind: "about:blank",
             title: self.0.status.canonical_reason().unwrap_or("error"),
             status: self.0.status.as_u16(),
@@ -130,6 +142,7 @@ impl ApiError {
             code: self.0.code,
             field: self.0.field.as_deref(),
             limit: self.0.limit,
+            problems: &self.0.problems,
             request_id,
         };
         let mut response = super::json::ok(&problem);

@@ -33,6 +33,14 @@ impl Query {
         self.text(name).map(str::to_owned)
     }
 
+    /// All values of a name that are not empty.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(key, value)| key == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
     /// Whether a value says yes: `1 true yes y on`, in any case.
     pub(super) fn flag(&self, name: &str) -> bool {
         self.text(name).is_some_and(|text| {

@@ -14,3 +14,4 @@ mod policy;
 mod rig;
 mod safety_kernel;
 mod stream;
+mod workflows;
