@@ -1,7 +1,8 @@
-//! `coretexd demo`: real jobs on real files, with every verdict, in one command and without any server.
+//! `coretexd demo`: a real workflow on real files, with every verdict, in one command and without any server.
 //!
-//! Workers in this process digest documents (allowed), somebody asks to delete one (denied), and the index of all digests is
-//! published once a person agrees. The platform beneath is the embedded one, with the policy of `config/safety.yaml`.
+//! `demo/workflow.yaml` is what runs: workers in this process digest documents (policy allows it), one is to be deleted (policy
+//! denies it), the digests are gathered, a person reviews them (the workflow asks for it) and agrees that their index is
+//! published (policy asks for it). The platform beneath is the embedded one, with the policy of `config/safety.yaml`.
 
 mod digest;
 mod embedded;
@@ -19,12 +20,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use coretex_core::approvals::{Approvals, Verdict};
-use coretex_core::jobs::service::{JobService, SubmitRequest};
-use coretex_core::jobs::{JobRecord, JobState};
+use coretex_core::audit::Actor;
+use coretex_core::jobs::JobState;
+use coretex_core::jobs::service::JobService;
 use coretex_core::platform::Platform;
 use coretex_core::protocol::{JobId, TenantId};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use coretex_core::workflow::model::Object;
+use coretex_core::workflow::run::StepVote;
+use coretex_core::workflow::service::{Start, Workflows};
+use coretex_core::workflow::{Event, Run, RunId, RunStatus, StepKey, decode};
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -41,17 +46,19 @@ const DIGEST: &str = "job.demo.digest";
 const DELETE: &str = "job.demo.delete";
 /// The topic of jobs that publish the index.
 const PUBLISH: &str = "job.demo.publish";
-/// Who asks in this demo.
-const PRINCIPAL: &str = "demo";
+/// The workflow.
+const WORKFLOW: &str = include_str!("demo/workflow.yaml");
+/// Its id.
+const WORKFLOW_ID: &str = "demo";
 
-/// How often open jobs are looked at.
+/// How often the run is looked at.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long nothing may happen before something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the platform may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Run real jobs on real files: digest documents, be denied a deletion, approve a publication.
+/// Run a real workflow on real files: digest documents, be denied a deletion, approve a publication.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Without a PATH the README and the docs folder of the repository around are read. Nothing but the output folder is written.
@@ -59,12 +66,12 @@ Without a PATH the README and the docs folder of the repository around are read.
 Examples:
   coretexd demo
   coretexd demo ~/notes --yes
-  coretexd demo --yes --stay      then, elsewhere: coretexctl job list")]
+  coretexd demo --yes --stay      then, elsewhere: coretexctl run list")]
 pub struct Args {
     /// Files and folders to digest
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// Approve the publication without asking
+    /// Say yes to the review and to the publication without asking
     #[arg(short, long)]
     pub yes: bool,
     /// Keep serving HTTP afterwards, until stopped
@@ -120,6 +127,7 @@ struct Demo {
     platform: Platform,
     jobs: JobService,
     approvals: Approvals,
+    workflows: Workflows,
     terminal: Terminal,
 }
 
@@ -135,17 +143,19 @@ impl Demo {
             Arc::clone(&platform.kernel),
             platform.clock.clone(),
         );
+        let workflows = platform.workflows.clone();
         Ok(Self {
             args,
             home,
             platform,
             jobs,
             approvals,
+            workflows,
             terminal: Terminal::new(),
         })
     }
 
-    /// Does all jobs and prints what became of each.
+    /// Does all steps and prints what became of each.
     async fn run(&self) -> anyhow::Result<()> {
         let here = std::env::current_dir().context("cannot tell the current folder")?;
         let paths = self.args.paths.clone();
@@ -157,7 +167,7 @@ impl Demo {
         let corpus = Arc::new(tokio::task::spawn_blocking(move || Corpus::read(found.files)).await?);
         let mut crew = workers::start(&self.platform, Arc::clone(&corpus), &self.args.out).await?;
 
-        let outcome = self.jobs_of(&corpus).await;
+        let outcome = self.workflow_on(&corpus).await;
         if self.args.stay && outcome.is_ok() {
             // An approval may come later; the workers stay as long as the platform.
             self.platform.spawn(|stop| async move {
@@ -167,10 +177,10 @@ impl Demo {
         } else {
             crew.stop().await;
         }
-        let ids = outcome?;
-        let summary = summary::Summary::gather(&self.jobs, &self.platform, &ids).await?;
+        let run = self.workflows.run(&outcome?).await?;
+        let summary = summary::Summary::gather(&self.jobs, &self.platform, &run).await?;
         terminal::print(&summary.render(&self.args.out))?;
-        terminal::print(&self.what_now(&ids))?;
+        terminal::print(&self.what_now(&run.id))?;
         Ok(())
     }
 
@@ -180,173 +190,169 @@ impl Demo {
         self.home.close().await;
     }
 
-    /// Submits everything and waits until it is over; the jobs in the order of the summary.
-    async fn jobs_of(&self, corpus: &Corpus) -> anyhow::Result<Vec<JobId>> {
-        let mut digests = Vec::new();
-        for name in corpus.names() {
-            let input = workers::Document { path: name.to_owned() };
-            let id = self
-                .submit(DIGEST, &format!("Digest {name}"), &input, &["read"])
-                .await?;
-            digests.push((name.to_owned(), id));
-        }
-        let Some((victim, _)) = digests.first() else {
-            bail!("there is no document");
+    /// Runs the workflow, until it ended or waits for somebody who is not here.
+    async fn workflow_on(&self, corpus: &Corpus) -> anyhow::Result<RunId> {
+        let definition = decode::yaml(WORKFLOW).context("the demo's workflow cannot be read")?;
+        self.workflows.save(definition, None, &actor()).await?;
+        let mut input = Object::new();
+        input.insert("documents".to_owned(), corpus.names().collect());
+        let file = self.args.out.join("index.json").display().to_string();
+        input.insert("file".to_owned(), Value::String(file));
+        let start = Start {
+            workflow_id: WORKFLOW_ID.to_owned(),
+            input,
+            org_id: TenantId::fallback().to_string(),
+            by: actor(),
+            ..Start::default()
         };
-        let input = workers::Document { path: victim.clone() };
-        let delete = self
-            .submit(
-                DELETE,
-                &format!("Delete {victim}, now that it is digested"),
-                &input,
-                &["write", "delete"],
-            )
-            .await?;
-
-        let mut open: Vec<JobId> = digests.iter().map(|(_, id)| id.clone()).collect();
-        open.push(delete);
-        let bar = terminal::bar(open.len());
-        let ended = self
-            .until(
-                &open,
-                |job| job.state.is_terminal(),
-                |done| bar.set_position(done as u64),
-            )
-            .await;
-        bar.finish_and_clear();
-        ended?;
-
-        let index = workers::Publication {
-            digests: digests
-                .iter()
-                .map(|(path, id)| workers::Published {
-                    path: path.clone(),
-                    result: coretex_core::pointers::Pointer::result(id).to_string(),
-                })
-                .collect(),
-        };
-        let prompt = format!("Publish the index of {} digests", digests.len());
-        let publish = self.submit(PUBLISH, &prompt, &index, &["publish"]).await?;
-        self.decide(&publish).await?;
-        open.push(publish);
-        Ok(open)
+        let id = self.workflows.start(start).await?.run;
+        self.follow(&id, corpus.names().count()).await?;
+        Ok(id)
     }
 
-    /// Asks for the approval of a job, and waits for its end; a job that nobody may approve here stays as it is.
-    async fn decide(&self, id: &JobId) -> anyhow::Result<()> {
-        let one = std::slice::from_ref(id);
-        let waits = |job: &JobRecord| job.state.is_terminal() || job.state == JobState::ApprovalRequired;
-        self.until(one, waits, |_| ()).await?;
-        let state = self.jobs.record(id).await?.map(|job| job.state);
-        if state == Some(JobState::ApprovalRequired) {
-            let file = self.args.out.join("index.json");
-            let question = format!(
-                "Policy wants a person to decide: publish the index to {}?",
-                file.display()
-            );
-            let answer = if self.args.yes {
-                Answer::Yes
-            } else {
-                self.terminal.ask(&question).await
-            };
-            let verdict = |reason: &str| Verdict {
-                by: whoami(),
-                reason: reason.to_owned(),
-                ..Verdict::default()
-            };
-            match answer {
-                Answer::Yes if self.args.yes => drop(self.approvals.approve(id, &verdict("demo --yes")).await?),
-                Answer::Yes => drop(self.approvals.approve(id, &verdict("asked on the terminal")).await?),
-                Answer::No => self.approvals.reject(id, &verdict("said no on the terminal")).await?,
-                Answer::Nobody if self.args.stay => {
-                    terminal::note(&format!(
-                        "there is no terminal to ask on; the publication waits for: coretexctl approval approve {id}"
-                    ));
-                    return Ok(());
-                }
-                Answer::Nobody => {
-                    terminal::note(
-                        "there is no terminal to ask on, so the publication is not approved; --yes approves it without asking",
-                    );
-                    self.approvals
-                        .reject(id, &verdict("nobody to ask; --yes approves without asking"))
-                        .await?;
-                }
-            }
-        }
-        self.until(one, |job| job.state.is_terminal(), |_| ()).await
-    }
-
-    async fn submit(
-        &self,
-        topic: &str,
-        prompt: &str,
-        input: &(impl Serialize + Sync),
-        risk_tags: &[&str],
-    ) -> anyhow::Result<JobId> {
-        let context: Box<RawValue> = serde_json::value::to_raw_value(input)?;
-        let request = SubmitRequest {
-            prompt: prompt.to_owned(),
-            topic: Some(topic.to_owned()),
-            context: Some(context),
-            principal_id: PRINCIPAL.to_owned(),
-            actor_type: "service".to_owned(),
-            risk_tags: risk_tags.iter().map(|tag| (*tag).to_owned()).collect(),
-            ..SubmitRequest::default()
-        };
-        Ok(self.jobs.submit(request).await?.job_id)
-    }
-
-    /// Waits until all these jobs are as `done` wants them; `progress` gets how many are.
-    async fn until(
-        &self,
-        ids: &[JobId],
-        done: impl Fn(&JobRecord) -> bool,
-        progress: impl Fn(usize),
-    ) -> anyhow::Result<()> {
-        let (mut last, mut changed) = (0, Instant::now());
+    /// Shows how far a run is, and asks what it and policy want to be asked.
+    async fn follow(&self, id: &RunId, documents: usize) -> anyhow::Result<()> {
+        let bar = terminal::bar(documents);
+        let (mut reviewed, mut published) = (false, false);
+        let (mut revision, mut changed) = (0, Instant::now());
         loop {
-            let records = self.platform.stores.jobs.get_many(ids).await?;
-            let count = records.iter().flatten().filter(|job| done(job)).count();
-            progress(count);
-            if count == ids.len() {
+            let run = self.workflows.run(id).await?;
+            bar.set_position(digested(&run));
+            if run.head.status.is_terminal() {
+                bar.finish_and_clear();
                 return Ok(());
             }
-            if count != last {
-                (last, changed) = (count, Instant::now());
+            let step = |id: &str| run.steps.get(id);
+            if !reviewed && let Some(review) = step("review").filter(|step| step.status == RunStatus::Waiting) {
+                bar.finish_and_clear();
+                reviewed = true;
+                if !self.review(id, &review.prompt).await? {
+                    return Ok(());
+                }
+                changed = Instant::now();
+            }
+            if !published
+                && let Some(job) = step("publish").and_then(|step| step.job_id.as_ref())
+                && self.jobs.record(job).await?.map(|job| job.state) == Some(JobState::ApprovalRequired)
+            {
+                published = true;
+                if !self.decide(job).await? {
+                    return Ok(());
+                }
+                changed = Instant::now();
+            }
+            if run.revision != revision {
+                (revision, changed) = (run.revision, Instant::now());
             }
             if changed.elapsed() > PATIENCE {
-                let stuck = records.iter().flatten().find(|job| !done(job));
-                bail!(
-                    "{} of {} jobs do not move; the first one is {}",
-                    ids.len() - count,
-                    ids.len(),
-                    stuck.map_or_else(|| "gone".to_owned(), describe)
-                );
+                bail!("run {id} does not move: {}", stuck(&run));
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
+    /// Answers the approval step. False if it waits for somebody who is not here.
+    async fn review(&self, run: &RunId, prompt: &str) -> anyhow::Result<bool> {
+        let (approved, reason) = match self.ask(prompt).await {
+            Answer::Yes => (true, self.yes()),
+            Answer::No => (false, "said no on the terminal"),
+            Answer::Nobody if self.args.stay => {
+                terminal::note(&format!(
+                    "there is no terminal to ask on; the review waits for: coretexctl approval step {WORKFLOW_ID} {run} review --approve"
+                ));
+                return Ok(false);
+            }
+            Answer::Nobody => {
+                terminal::note(
+                    "there is no terminal to ask on, so the review is not approved; --yes approves it without asking",
+                );
+                (false, NOBODY)
+            }
+        };
+        let vote = Event::Vote {
+            step: StepKey::new("review"),
+            vote: StepVote {
+                by: whoami(),
+                approved,
+                reason: reason.to_owned(),
+                ..StepVote::default()
+            },
+        };
+        self.workflows.apply(run, Some(WORKFLOW_ID), vote).await?;
+        Ok(true)
+    }
+
+    /// Answers what policy asks. False if it waits for somebody who is not here.
+    async fn decide(&self, job: &JobId) -> anyhow::Result<bool> {
+        let verdict = |reason: &str| Verdict {
+            by: whoami(),
+            reason: reason.to_owned(),
+            ..Verdict::default()
+        };
+        match self.ask("Policy wants a person to agree as well: publish it?").await {
+            Answer::Yes => drop(self.approvals.approve(job, &verdict(self.yes())).await?),
+            Answer::No => self.approvals.reject(job, &verdict("said no on the terminal")).await?,
+            Answer::Nobody if self.args.stay => {
+                terminal::note(&format!(
+                    "there is no terminal to ask on; the publication waits for: coretexctl approval approve {job}"
+                ));
+                return Ok(false);
+            }
+            Answer::Nobody => self.approvals.reject(job, &verdict(NOBODY)).await?,
+        }
+        Ok(true)
+    }
+
+    async fn ask(&self, question: &str) -> Answer {
+        if self.args.yes {
+            return Answer::Yes;
+        }
+        self.terminal.ask(question).await
+    }
+
+    /// Why it is a yes.
+    fn yes(&self) -> &'static str {
+        if self.args.yes {
+            "demo --yes"
+        } else {
+            "asked on the terminal"
+        }
+    }
+
     /// How to go on from here.
-    fn what_now(&self, ids: &[JobId]) -> String {
-        let Some(last) = ids.last() else { return String::new() };
-        let look = format!("coretexctl job explain {last}");
+    fn what_now(&self, run: &RunId) -> String {
+        let look = format!("coretexctl run get {run}\n  coretexctl run timeline {run}");
+        let job = format!("coretexctl job explain '{run}:publish@1'");
         match (self.args.stay, self.home.folder()) {
-            (true, _) => format!("Look closer:\n  {look}\n  coretexctl job list"),
-            (false, Some(folder)) => format!("Look closer:\n  coretexd --data-dir {} &\n  {look}", folder.display()),
-            (false, None) => format!("Look closer: run it again with --stay, then\n  {look}"),
+            (true, _) => format!("Look closer:\n  {look}\n  {job}"),
+            (false, Some(folder)) => format!(
+                "Look closer:\n  coretexd --data-dir {} &\n  {look}\n  {job}",
+                folder.display()
+            ),
+            (false, None) => format!("Look closer: run it again with --stay, then\n  {look}\n  {job}"),
         }
     }
 }
 
-fn describe(job: &JobRecord) -> String {
-    let why = job
-        .pending
-        .as_ref()
-        .map(|note| format!(" ({})", note.detail))
-        .unwrap_or_default();
-    format!("{} on {}, {}{why}", job.id, job.topic, job.state)
+/// Why nobody said yes.
+const NOBODY: &str = "nobody to ask; --yes approves without asking";
+
+/// How many documents are done.
+fn digested(run: &Run) -> u64 {
+    let group = run.steps.get("digest").and_then(|step| step.group.as_ref());
+    group.map_or(0, |group| u64::from(group.succeeded + group.failed))
+}
+
+/// The steps that are open, for people.
+fn stuck(run: &Run) -> String {
+    let open = run.steps.iter().filter(|(_, step)| !step.status.is_terminal());
+    open.map(|(key, step)| format!("{key} is {}", step.status.as_str()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn actor() -> Actor {
+    Actor::new(whoami(), "")
 }
 
 /// Who sits here, as far as the environment says.

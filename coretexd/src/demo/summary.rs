@@ -1,4 +1,4 @@
-//! What became of the jobs: a table.
+//! What became of the steps: a table.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use coretex_core::jobs::service::JobService;
 use coretex_core::jobs::{Decision, DecisionRecord, JobRecord, JobState};
 use coretex_core::platform::Platform;
 use coretex_core::pointers::Pointer;
-use coretex_core::protocol::JobId;
+use coretex_core::workflow::{Run, StepKey, StepRecord};
 
 use super::digest::Digest;
 use super::workers::Receipt;
@@ -20,19 +20,23 @@ const SHOWN: usize = 15;
 /// How many decisions of one job are looked at.
 const DECISIONS: usize = 10;
 
-/// One job at its end.
+/// The steps of the workflow that no worker does, in the order of the table.
+const NATIVE: [(&str, &str); 2] = [("gather", "transform"), ("review", "approval")];
+
+/// One step at its end.
 #[derive(Debug, Clone)]
 struct Row {
-    id: String,
+    step: String,
     topic: String,
-    state: JobState,
+    /// Whether it ended well.
+    fine: bool,
     verdict: String,
     worker: String,
     took: Option<Duration>,
     result: String,
 }
 
-/// All jobs at their end.
+/// All steps at their end.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     rows: Vec<Row>,
@@ -41,36 +45,53 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Collects what the stores know of these jobs.
-    pub(super) async fn gather(jobs: &JobService, platform: &Platform, ids: &[JobId]) -> anyhow::Result<Self> {
+    /// Collects what the stores know of a run and its jobs.
+    pub(super) async fn gather(jobs: &JobService, platform: &Platform, run: &Run) -> anyhow::Result<Self> {
         let mut summary = Self::default();
-        for id in ids {
-            let Some(record) = jobs.record(id).await? else { continue };
-            let decisions = jobs.decisions(id, DECISIONS).await?;
-            let events = platform.stores.jobs.events(id).await?;
-            let took = match (events.first(), events.last()) {
-                (Some((begun, _)), Some((ended, _))) => Some(ended.since(*begun)),
-                _ => None,
-            };
-            let result = match record.outcome.result_ptr.parse::<Pointer>() {
-                Ok(pointer) if record.state == JobState::Succeeded => platform.stores.payloads.get(&pointer).await?,
-                _ => None,
-            };
-            let result = summary.result(&record, result.as_deref());
-            summary.rows.push(Row {
-                id: id.to_string(),
-                topic: record.topic.clone(),
-                state: record.state,
-                verdict: verdict(&record, &decisions),
-                worker: record
-                    .worker_id
-                    .as_ref()
-                    .map_or_else(|| "-".to_owned(), ToString::to_string),
-                took,
-                result,
-            });
+        for (key, step) in in_order(run) {
+            match NATIVE.iter().find(|(id, _)| *id == key.as_str()) {
+                Some((_, kind)) => summary.rows.push(native(key, kind, step)),
+                None => summary.job(jobs, platform, key, step).await?,
+            }
         }
         Ok(summary)
+    }
+
+    async fn job(
+        &mut self,
+        jobs: &JobService,
+        platform: &Platform,
+        key: &StepKey,
+        step: &StepRecord,
+    ) -> anyhow::Result<()> {
+        let Some(id) = &step.job_id else { return Ok(()) };
+        let Some(record) = jobs.record(id).await? else {
+            return Ok(());
+        };
+        let decisions = jobs.decisions(id, DECISIONS).await?;
+        let events = platform.stores.jobs.events(id).await?;
+        let took = match (events.first(), events.last()) {
+            (Some((begun, _)), Some((ended, _))) => Some(ended.since(*begun)),
+            _ => None,
+        };
+        let result = match record.outcome.result_ptr.parse::<Pointer>() {
+            Ok(pointer) if record.state == JobState::Succeeded => platform.stores.payloads.get(&pointer).await?,
+            _ => None,
+        };
+        let result = self.result(&record, result.as_deref());
+        self.rows.push(Row {
+            step: key.to_string(),
+            topic: record.topic.clone(),
+            fine: record.state == JobState::Succeeded,
+            verdict: verdict(&record, &decisions),
+            worker: record
+                .worker_id
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), ToString::to_string),
+            took,
+            result,
+        });
+        Ok(())
     }
 
     /// The result of a job in a few words; remembers what is worth a line of its own.
@@ -127,19 +148,19 @@ impl Summary {
         table
             .load_style(presets::NOTHING)
             .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_header(["JOB", "TOPIC", "VERDICT AND RULE", "WORKER", "TIME", "RESULT"]);
+            .set_header(["STEP", "TOPIC OR TYPE", "VERDICT AND RULE", "WORKER", "TIME", "RESULT"]);
         let digests = self.rows.iter().filter(|row| row.topic == DIGEST).count();
         let mut left = SHOWN;
         for row in &self.rows {
             // Digests that went well are many and alike; whatever went otherwise is always shown.
-            if row.topic == DIGEST && row.state == JobState::Succeeded {
+            if row.topic == DIGEST && row.fine {
                 if left == 0 {
                     continue;
                 }
                 left -= 1;
             }
             table.add_row([
-                row.id.clone(),
+                row.step.clone(),
                 row.topic.clone(),
                 row.verdict.clone(),
                 row.worker.clone(),
@@ -179,9 +200,55 @@ impl Summary {
     fn hidden(&self) -> usize {
         self.rows
             .iter()
-            .filter(|row| row.topic == DIGEST && row.state == JobState::Succeeded)
+            .filter(|row| row.topic == DIGEST && row.fine)
             .count()
             .saturating_sub(SHOWN)
+    }
+}
+
+/// The steps as the workflow goes through them; without those that only have children.
+fn in_order(run: &Run) -> Vec<(&StepKey, &StepRecord)> {
+    const ORDER: [&str; 5] = ["digest", "delete", "gather", "review", "publish"];
+    let mut steps: Vec<_> = run.steps.iter().filter(|(_, step)| step.group.is_none()).collect();
+    steps.sort_by_key(|(key, _)| {
+        let (id, index) = key.parent().unwrap_or((key.as_str(), 0));
+        (ORDER.iter().position(|step| *step == id), index)
+    });
+    steps
+}
+
+/// A step that no worker does.
+fn native(key: &StepKey, kind: &str, step: &StepRecord) -> Row {
+    let verdict = match step.votes.last() {
+        Some(vote) if vote.approved => format!("approved by {}", vote.by),
+        Some(vote) => format!("rejected by {}", vote.by),
+        None if kind == "approval" => "waits".to_owned(),
+        None => "-".to_owned(),
+    };
+    let result = match (&step.error, &step.output) {
+        (Some(error), _) => error.message.clone(),
+        (None, Some(output)) if output.is_object() => {
+            let number = |name: &str| output.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+            format!(
+                "{} documents, {} words, {} findings",
+                number("documents"),
+                number("words"),
+                number("findings")
+            )
+        }
+        (None, _) => String::new(),
+    };
+    Row {
+        step: key.to_string(),
+        topic: kind.to_owned(),
+        fine: step.error.is_none(),
+        verdict,
+        worker: "-".to_owned(),
+        took: step
+            .started_at
+            .zip(step.completed_at)
+            .map(|(begun, ended)| ended.since(begun)),
+        result,
     }
 }
 
@@ -222,11 +289,11 @@ fn millis(duration: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn row(topic: &str, state: JobState, result: &str) -> Row {
+    fn row(topic: &str, fine: bool, result: &str) -> Row {
         Row {
-            id: "id".to_owned(),
+            step: "digest[0]".to_owned(),
             topic: topic.to_owned(),
-            state,
+            fine,
             verdict: "ALLOW demo-digest".to_owned(),
             worker: "reader-1".to_owned(),
             took: Some(Duration::from_micros(1_250)),
@@ -236,8 +303,8 @@ mod tests {
 
     #[test]
     fn many_digests_are_cut_short_but_failures_are_not() {
-        let mut rows: Vec<Row> = (0..40).map(|_| row(DIGEST, JobState::Succeeded, "fine")).collect();
-        rows.push(row(DIGEST, JobState::Failed, "FAILED: cannot read"));
+        let mut rows: Vec<Row> = (0..40).map(|_| row(DIGEST, true, "fine")).collect();
+        rows.push(row(DIGEST, false, "FAILED: cannot read"));
         let text = Summary {
             rows,
             ..Summary::default()

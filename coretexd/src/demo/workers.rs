@@ -6,7 +6,6 @@ use std::{fs, io};
 
 use bytes::Bytes;
 use coretex_core::platform::Platform;
-use coretex_core::pointers::Pointer;
 use coretex_sdk::{JobContext, JobError, Prompt, Running, Worker};
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -26,16 +25,7 @@ pub(super) struct Document {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Publication {
     /// What belongs into the index.
-    pub(super) digests: Vec<Published>,
-}
-
-/// A digest, by reference: payloads travel behind pointers.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Published {
-    /// Which document.
-    pub(super) path: String,
-    /// Where its digest is.
-    pub(super) result: String,
+    pub(super) digests: Vec<Digest>,
 }
 
 /// The result of a publication.
@@ -83,7 +73,7 @@ pub(super) async fn start(platform: &Platform, corpus: Arc<Corpus>, out: &Path) 
         crew.push(worker(id, READERS).handle(DIGEST, handler).start().await?);
     }
     let out = out.to_owned();
-    let handler = move |job: JobContext, input: Prompt<Publication>| publish(job, input, out.clone());
+    let handler = move |_: JobContext, input: Prompt<Publication>| publish(input, out.clone());
     crew.push(worker("publisher", PUBLISHERS).handle(PUBLISH, handler).start().await?);
     Ok(Crew(crew))
 }
@@ -94,24 +84,11 @@ async fn digest(corpus: Arc<Corpus>, input: Prompt<Document>) -> Result<Digest, 
     Ok(digest)
 }
 
-/// Reads all digests and writes one file with them. Where to is not for the job to say.
-async fn publish(job: JobContext, input: Prompt<Publication>, out: PathBuf) -> Result<Receipt, JobError> {
+/// Writes one file with all digests. Where to is not for the job to say.
+async fn publish(input: Prompt<Publication>, out: PathBuf) -> Result<Receipt, JobError> {
     let publication = input.context.ok_or_else(|| missing("digests"))?;
-    let total = publication.digests.len().max(1);
-    let mut digests = Vec::new();
-    for (done, published) in publication.digests.iter().enumerate() {
-        let pointer: Pointer = published.result.parse()?;
-        // A document whose digest failed has none; the index says what there is.
-        if let Some(bytes) = job.payloads().get(&pointer).await?
-            && let Ok(digest) = serde_json::from_slice::<Digest>(&bytes)
-        {
-            digests.push(digest);
-        }
-        let percent = u8::try_from(done * 100 / total).unwrap_or(100);
-        job.progress(percent, published.path.as_str()).await;
-    }
     let now = coretex_core::time::Clock::system().now();
-    let index = Index::of(digests, now.rfc3339_secs());
+    let index = Index::of(publication.digests, now.rfc3339_secs());
     let file = out.join("index.json");
     let receipt = Receipt {
         file: file.display().to_string(),

@@ -6,6 +6,7 @@
 mod approvals;
 mod config;
 mod decisions;
+mod demo;
 mod edge;
 mod faults;
 mod interop;
