@@ -1,4 +1,4 @@
-//! What a job costs the Redis server: time on its processor and commands, per phase.
+//! What a job and a commit of a run cost the Redis server: time on its processor and commands, per phase.
 //!
 //! `cargo bench -p coretex-core --bench redis_store [-- <jobs>]`
 
@@ -16,6 +16,9 @@ use coretex_core::protocol::agent::{JobMetadata, JobRequest};
 use coretex_core::protocol::{InstanceId, JobId, TenantId, TraceId, WorkerId};
 use coretex_core::test_util::servers::RedisServer;
 use coretex_core::time::{Clock, Timestamp};
+use coretex_core::workflow::event::{Effect, TimelineEvent};
+use coretex_core::workflow::store::{Committed, Created, NewRun, RunCommit};
+use coretex_core::workflow::{RunHead, RunId, RunStatus, StepKey, StepRecord};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 const BATCH: usize = 64;
@@ -212,11 +215,116 @@ async fn run(n: usize) {
     }
 }
 
+fn commit(run: &RunId, revision: u64, status: RunStatus, at: Timestamp) -> RunCommit {
+    let step = StepKey::new("each").child(usize::try_from(revision).unwrap_or_default());
+    let job = JobId::try_new(&format!("{run}:{step}@1")).expect("an id");
+    let submit = Effect::Submit {
+        step: step.clone(),
+        job: job.clone(),
+    };
+    let event = |event_type: &str| TimelineEvent {
+        time: at,
+        event_type: event_type.to_owned(),
+        run_id: run.to_string(),
+        workflow_id: "bench".to_owned(),
+        step_id: step.to_string(),
+        ..TimelineEvent::default()
+    };
+    RunCommit {
+        run: run.clone(),
+        expected: revision,
+        token: rand::random(),
+        head: RunHead {
+            workflow_id: "bench".to_owned(),
+            definition: "0".repeat(64),
+            org_id: "acme".to_owned(),
+            status,
+            created_at: at,
+            updated_at: at,
+            ..RunHead::default()
+        },
+        context: None,
+        steps: vec![(
+            step.clone(),
+            StepRecord {
+                status: RunStatus::Running,
+                started_at: Some(at),
+                attempts: 1,
+                job_id: Some(job.clone()),
+                ..StepRecord::default()
+            },
+        )],
+        items: Vec::new(),
+        effects: vec![(revision, submit)],
+        done: vec![revision.saturating_sub(1)],
+        payloads: vec![(job, Bytes::from_static(&[b'x'; 256]))],
+        timeline: vec![event("step_completed"), event("step_dispatched")],
+        due: (!status.is_terminal()).then_some(at),
+        inbox_add: Vec::new(),
+        inbox_remove: Vec::new(),
+        audit: Vec::new(),
+    }
+}
+
+/// Runs with commits as a chain of jobs makes them: a step ends, the next job is submitted.
+async fn runs(n: usize) {
+    const COMMITS: u64 = 10;
+    let server = RedisServer::start().await;
+    let client = redis::Client::open(server.url()).expect("a url");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("connects");
+    let stores = RedisStores::connect(&server.url(), RedisOptions::default())
+        .await
+        .expect("connects");
+    let store = &stores.workflows;
+    let clock = Clock::system();
+    let ids: Vec<RunId> = (0..n).map(|_| RunId::random()).collect();
+    println!("\n{n} runs, {COMMITS} commits each");
+    let meter = Meter::start(&mut connection).await;
+    let input = Arc::new(serde_json::json!({"order": 17}));
+    for ids in ids.chunks(BATCH) {
+        let new = |id| NewRun {
+            commit: commit(id, 0, RunStatus::Running, clock.now()),
+            input: Arc::clone(&input),
+            idempotency: None,
+            org_limit: None,
+            workflow_limit: None,
+        };
+        for created in store.create_runs(&ids.iter().map(new).collect::<Vec<_>>()).await {
+            assert!(matches!(created, Ok(Created::Created)), "{created:?}");
+        }
+    }
+    meter.report("create a run", n).await;
+    let meter = Meter::start(&mut connection).await;
+    for revision in 1..=COMMITS {
+        let status = if revision == COMMITS {
+            RunStatus::Succeeded
+        } else {
+            RunStatus::Running
+        };
+        stream::iter(ids.chunks(BATCH))
+            .map(|ids| {
+                let commits: Vec<RunCommit> = ids.iter().map(|id| commit(id, revision, status, clock.now())).collect();
+                async move { store.commit_runs(&commits).await }
+            })
+            .buffer_unordered(4)
+            .for_each(|answers| async {
+                for committed in answers {
+                    assert!(matches!(committed, Ok(Committed::Applied(_))), "{committed:?}");
+                }
+            })
+            .await;
+    }
+    meter.report("commit", n * 10).await;
+}
+
 fn main() {
     let n = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(20_000);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .expect("a runtime")
-        .block_on(run(n));
+        .block_on(async {
+            run(n).await;
+            runs(n / 4).await;
+        });
 }

@@ -4,6 +4,7 @@ mod faults;
 mod layout;
 mod legacy;
 mod support;
+mod workflows;
 
 use coretex_core::backend::redis::{RedisOptions, RedisStores};
 use coretex_core::test_util::conformance::Fixture;

@@ -283,7 +283,7 @@ impl WorkflowStore for Workflows {
         const OP: &str = "expire runs";
         let mut gone = 0;
         let ids = lists::ended_before(&self.redis, older_than, limit).await?;
-        let revisions = load::revisions(&self.redis, OP, &ids).await?;
+        let revisions = load::ended_revisions(&self.redis, OP, &ids).await?;
         let missing: Vec<&RunId> = ids
             .iter()
             .zip(&revisions)

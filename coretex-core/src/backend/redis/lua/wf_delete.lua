@@ -29,6 +29,12 @@ for _, field in ipairs(call('HKEYS', key)) do
     call('ZREM', '@WF_WAITING@', id .. '\31' .. sub(field, 3))
   end
 end
+if legacy ~= '' and call('EXISTS', legacy) == 1 then
+  -- Its place need not be where the document says.
+  for _, status in ipairs({ 'pending', 'running', 'waiting', 'succeeded', 'failed', 'cancelled', 'timed_out' }) do
+    call('ZREM', '@WF_STATUS@' .. status, id)
+  end
+end
 call('UNLINK', key, '@WF_TIMELINE@' .. id)
 if legacy ~= '' then
   call('DEL', legacy)

@@ -44,13 +44,11 @@ fn adopt(run: &Run, at: &str, now: Option<i64>) -> Option<Cmd> {
     Some(cmd)
 }
 
-/// Lists runs, and makes open ones due; how many of them were not before.
-async fn adopt_all(redis: &Redis, runs: &[Run]) -> Result<u64, StoreError> {
-    let now = millis(Clock::system().now());
-    let cmds = runs.iter().filter_map(|run| {
-        let open = !run.head.status.is_terminal();
-        adopt(run, &score(run.head.updated_at), open.then_some(now))
-    });
+/// Lists runs, and makes them due at `now` if it is given; how many of them were not before.
+async fn adopt_all(redis: &Redis, runs: &[Run], now: Option<i64>) -> Result<u64, StoreError> {
+    let cmds = runs
+        .iter()
+        .filter_map(|run| adopt(run, &score(run.head.updated_at), now));
     let mut count = 0;
     for answer in redis.send_all(OP, cmds.collect()).await? {
         count += typed::<u64>(OP, answer?)?;
@@ -60,6 +58,7 @@ async fn adopt_all(redis: &Redis, runs: &[Run]) -> Result<u64, StoreError> {
 
 /// Makes open runs of the reference due.
 pub(super) async fn open(redis: &Redis, limit: usize) -> Result<u64, StoreError> {
+    let now = millis(Clock::system().now());
     let mut count = 0;
     for status in RunStatus::ALL.into_iter().filter(|status| !status.is_terminal()) {
         let key = keys::of(keys::WF_STATUS, status.as_str());
@@ -75,7 +74,7 @@ pub(super) async fn open(redis: &Redis, limit: usize) -> Result<u64, StoreError>
             // Those that are due already are looked at for nothing, but not counted.
             runs.retain(|run| !run.head.status.is_terminal());
             for runs in runs.chunks(count_left) {
-                count += adopt_all(redis, runs).await?;
+                count += adopt_all(redis, runs, Some(now)).await?;
                 if usize::try_from(count).unwrap_or(usize::MAX) >= limit {
                     return Ok(count);
                 }
@@ -101,7 +100,7 @@ pub(super) async fn by_org(redis: &Redis) -> Result<(), StoreError> {
     let place = loop {
         let ids;
         (cursor, ids) = scan(redis, keys::WF_ALL, cursor).await?;
-        adopt_all(redis, &left(redis, &ids).await?).await?;
+        adopt_all(redis, &left(redis, &ids).await?, None).await?;
         examined += ids.len();
         if cursor == 0 {
             break COMPLETE.to_owned();

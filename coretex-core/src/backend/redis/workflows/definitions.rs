@@ -63,7 +63,7 @@ fn found(id: &str, text: Option<Vec<u8>>, meta: Meta) -> Option<Found> {
             revision: 0,
         },
     });
-    Some(Found { org, stored, digest })
+    Some(Found { stored, digest, org })
 }
 
 async fn load(redis: &Redis, op: &'static str, ids: &[&str]) -> Result<Vec<Option<Found>>, StoreError> {

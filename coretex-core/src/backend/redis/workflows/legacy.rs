@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::backend::run_parts::corrupt;
 use crate::error::StoreError;
 use crate::protocol::JobId;
+use crate::protocol::hash::hex;
 use crate::time::Timestamp;
 use crate::workflow::model::Object;
 use crate::workflow::run::{Failure, Group};
@@ -27,8 +28,7 @@ pub(super) fn revision_of(text: &[u8]) -> u64 {
 
 /// SHA-1 in lower-case hex, as `redis.sha1hex`.
 pub(super) fn sha1_hex(text: &[u8]) -> String {
-    let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, text).as_ref())
 }
 
 /// Steps that wait for people, and since when.
@@ -127,7 +127,7 @@ fn record(step: &Object, context: Option<&Value>, run_input: &Value) -> Option<S
     let job_id = JobId::try_new(&text_of(step, "job_id")).ok();
     // Not cleared when the next attempt began.
     let next_attempt_at = time(step, "next_attempt_at")
-        .filter(|_| !status.is_terminal() && !(status == RunStatus::Running && job_id.is_some()));
+        .filter(|_| !(status.is_terminal() || status == RunStatus::Running && job_id.is_some()));
     if status == RunStatus::Pending && attempts == 0 && next_attempt_at.is_none() {
         return None;
     }

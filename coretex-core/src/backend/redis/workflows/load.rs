@@ -106,8 +106,12 @@ pub(super) async fn runs(
     Ok(found)
 }
 
-/// Which revision runs are at; `None` for those that are gone.
-pub(super) async fn revisions(redis: &Redis, op: &'static str, ids: &[RunId]) -> Result<Vec<Option<u64>>, StoreError> {
+/// Which revision runs that ended are at; `None` for those that are gone, or have not ended though others listed them so.
+pub(super) async fn ended_revisions(
+    redis: &Redis,
+    op: &'static str,
+    ids: &[RunId],
+) -> Result<Vec<Option<u64>>, StoreError> {
     let cmds = ids.iter().map(|id| {
         let mut cmd = redis::cmd("HGET");
         cmd.arg(keys::of(keys::WF_RUN, id.as_str())).arg("rev");
@@ -120,7 +124,9 @@ pub(super) async fn revisions(redis: &Redis, op: &'static str, ids: &[RunId]) ->
     let others: Vec<usize> = (0..ids.len()).filter(|i| found[*i].is_none()).collect();
     let names: Vec<&RunId> = others.iter().map(|i| &ids[*i]).collect();
     for (i, text) in others.into_iter().zip(documents(redis, op, &names).await?) {
-        found[i] = text.map(|text| legacy::revision_of(&text));
+        found[i] = text
+            .filter(|text| legacy::run(&ids[i], text).is_ok_and(|run| run.head.status.is_terminal()))
+            .map(|text| legacy::revision_of(&text));
     }
     Ok(found)
 }

@@ -72,7 +72,7 @@ pub async fn a_commit_says_when_a_run_is_due(fixture: &Fixture) {
         .claim_due(scene.secs(20), scene.secs(60), 10)
         .await
         .expect("claims");
-    assert_eq!(due.ids, [run.clone()]);
+    assert_eq!(due.ids, std::slice::from_ref(&run));
     let next = commit(&run, 2, head(&scene, RunStatus::Running, 3));
     assert_eq!(apply(fixture, &next).await, Committed::Applied(3));
     let never = store
