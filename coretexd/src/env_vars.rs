@@ -14,7 +14,8 @@ macro_rules! env_vars {
 env_vars! {
     /// The settings file (default `config/system.yaml`, read only if it is there).
     CONFIG = "CORETEX_CONFIG";
-    /// Roles of this process, comma separated: `gateway`, `scheduler`, `safety-kernel`, `all` (default).
+    /// Roles of this process, comma separated: `gateway`, `scheduler`, `safety-kernel`, `workflow-engine`, `all`
+    /// (default).
     ROLES = "CORETEX_ROLES";
     /// Embedded mode: the data folder (default `./coretex-data`), or `:memory:` to keep nothing.
     DATA_DIR = "CORETEX_DATA_DIR";
@@ -110,6 +111,16 @@ env_vars! {
     WORKER_SNAPSHOT_INTERVAL = "WORKER_SNAPSHOT_INTERVAL";
     /// How often configuration is read again (default `30s`).
     CONFIG_RELOAD_INTERVAL = "SCHEDULER_CONFIG_RELOAD_INTERVAL";
+    /// Where the workflow engine serves health, readiness and metrics (default `:9093` if the role `workflow-engine` is named).
+    WORKFLOW_ENGINE_HTTP_ADDR = "WORKFLOW_ENGINE_HTTP_ADDR";
+    /// After this time, what a run has to have done outside is tried again (default `5s`).
+    WORKFLOW_ENGINE_SCAN_INTERVAL = "WORKFLOW_ENGINE_SCAN_INTERVAL";
+    /// How many runs are taken at once whose time has come (default `200`).
+    WORKFLOW_ENGINE_RUN_SCAN_LIMIT = "WORKFLOW_ENGINE_RUN_SCAN_LIMIT";
+    /// How many entries of each run's timeline are kept (default `10000`).
+    WORKFLOW_TIMELINE_LIMIT = "WORKFLOW_TIMELINE_LIMIT";
+    /// Runs that ended longer ago are deleted. Unset, they are kept.
+    WORKFLOW_RUN_TTL = "WORKFLOW_RUN_TTL";
     /// `text` (default) or `json`.
     LOG_FORMAT = "CORETEX_LOG_FORMAT";
     /// Which log lines are written, as `info,coretex_core=debug` (default `info`).

@@ -147,6 +147,10 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<(), Fai
         warn!("metrics are collected elsewhere");
     }
     let operator_port = listen("metrics", settings.http.metrics_addr).await?;
+    let engine_port = match settings.workflows.addr {
+        Some(addr) => Some(listen("health of the workflow engine", addr).await?),
+        None => None,
+    };
     let http_port = if settings.has(Role::Gateway) {
         Some(listen("HTTP", settings.http.addr).await?)
     } else {
@@ -167,6 +171,9 @@ pub async fn run(settings: &Settings, stop: CancellationToken) -> Result<(), Fai
     let end = CancellationToken::new();
     let ready_gateway = Arc::new(OnceLock::new());
     operators.spawn(Server::new(operator_port, operator_routes(&ready_gateway)).run(end.clone()));
+    if let Some(port) = engine_port {
+        operators.spawn(Server::new(port, operator_routes(&ready_gateway)).run(end.clone()));
+    }
     operators.spawn(upkeep(end.clone()));
 
     let connected = tokio::select! {

@@ -17,6 +17,7 @@ use coretex_core::policy::{Base, Fragments, Kernel, LocalKernel};
 use coretex_core::protocol::TenantId;
 use coretex_core::routing::{Routing, Timeouts};
 use coretex_core::scheduler::{Options as SchedulerOptions, WorkerLost};
+use coretex_core::workflow::engine::Options as EngineOptions;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
@@ -186,6 +187,7 @@ impl Connected {
                 let mut redis = RedisOptions::default();
                 redis.meta_ttl = settings.job_meta_ttl.0;
                 redis.data_ttl = settings.data_ttl.0;
+                redis.timeline_limit = timeline_limit(settings);
                 info!(nats = %nats_url, redis = %redis_url, "connecting");
                 let (bus, stores) = tokio::try_join!(
                     async {
@@ -213,6 +215,7 @@ impl Connected {
         let mut options = embedded::Options::default();
         options.meta_ttl = settings.job_meta_ttl.0;
         options.data_ttl = settings.data_ttl.0;
+        options.timeline_limit = timeline_limit(settings);
         // Opening may repair a file that was not closed.
         let database = tokio::task::spawn_blocking(move || EmbeddedStores::open(&location, &options))
             .await
@@ -225,6 +228,10 @@ impl Connected {
             mode: "embedded",
         })
     }
+}
+
+fn timeline_limit(settings: &Settings) -> usize {
+    usize::try_from(settings.workflows.timeline_limit).unwrap_or(usize::MAX)
 }
 
 /// Connects to Redis, again and again until the deadline, and says so.
@@ -303,6 +310,16 @@ pub async fn start(settings: &Settings, documents: Documents, connected: &Connec
         builder.scheduler(options)
     } else {
         builder.without_scheduler()
+    };
+    let mut options = EngineOptions::default();
+    options.retry = settings.workflows.scan_interval.0;
+    options.due_batch = usize::try_from(settings.workflows.scan_limit).unwrap_or(usize::MAX);
+    options.run_ttl = settings.workflows.run_ttl.map(|ttl| ttl.0);
+    let builder = builder.workflows(options);
+    let builder = if settings.has(Role::WorkflowEngine) {
+        builder
+    } else {
+        builder.without_workflow_engine()
     };
     let platform = builder.start().await?;
     if let Some(policy) = local {

@@ -7,6 +7,7 @@ mod kernel;
 mod keys;
 mod policy;
 mod secret;
+mod workflows;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use kernel::{IdentityFiles, KernelSettings, RemoteSettings, ServeSettings};
 pub use keys::{KeyEntry, KeyHash, KeyRole};
 pub use policy::{DEFAULT_POLICY, FragmentsPlace, PolicyPlace, PolicySettings};
 pub use secret::{Secret, ServerUrl, normalize, redact};
+pub use workflows::WorkflowSettings;
 
 use crate::env_vars;
 
@@ -41,6 +43,10 @@ pub enum Role {
     #[serde(rename = "safety-kernel")]
     #[value(name = "safety-kernel", alias = "kernel")]
     SafetyKernel,
+    /// Carries runs of workflows on: takes results, watches the clock.
+    #[serde(rename = "workflow-engine")]
+    #[value(name = "workflow-engine", alias = "workflows")]
+    WorkflowEngine,
     /// Everything.
     All,
 }
@@ -267,6 +273,8 @@ pub struct Settings {
     pub scheduler: SchedulerSettings,
     /// The kernel's part.
     pub kernel: KernelSettings,
+    /// The workflow engine's part.
+    pub workflows: WorkflowSettings,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which lines are written.
@@ -431,6 +439,9 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
         .filter(|roles| !roles.is_empty())
         .or(env_roles)
         .or(file.roles);
+    let engine_named = named
+        .as_ref()
+        .is_some_and(|roles| roles.contains(&Role::WorkflowEngine));
     let kernel_named = named.as_ref().is_some_and(|roles| roles.contains(&Role::SafetyKernel));
     let roles = roles(named);
     let kernel = kernel::resolve(&mut layers, &roles, kernel_named, file.kernel);
@@ -468,7 +479,9 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
         }
     };
     if matches!(backend, Some(Backend::Embedded { .. }))
-        && !(roles.contains(&Role::Gateway) && roles.contains(&Role::Scheduler))
+        && ![Role::Gateway, Role::Scheduler, Role::WorkflowEngine]
+            .iter()
+            .all(|role| roles.contains(role))
     {
         layers.problems.push(format!(
             "--role: embedded mode keeps everything in one process, so it has all roles; set {} and {} to split them",
@@ -478,6 +491,11 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
     }
 
     let http = http(flags, &mut layers, file.http);
+    let open = http
+        .as_ref()
+        .is_some_and(|http| http.api_key.is_some() || !http.keys.is_empty() || http.insecure_open);
+    let here = roles.contains(&Role::WorkflowEngine);
+    let workflows = workflows::resolve(&mut layers, here, engine_named, open, file.workflows);
     let log_format = flags
         .log_format
         .or_else(|| layers.choice(env_vars::LOG_FORMAT))
@@ -587,6 +605,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
             http,
             scheduler,
             kernel,
+            workflows,
             log_format,
             log_filter,
             echo_worker: flags.echo_worker,
@@ -598,7 +617,12 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
 fn roles(named: Option<Vec<Role>>) -> BTreeSet<Role> {
     let named = named.unwrap_or_else(|| vec![Role::All]);
     if named.is_empty() || named.contains(&Role::All) {
-        BTreeSet::from([Role::Gateway, Role::Scheduler, Role::SafetyKernel])
+        BTreeSet::from([
+            Role::Gateway,
+            Role::Scheduler,
+            Role::SafetyKernel,
+            Role::WorkflowEngine,
+        ])
     } else {
         named.into_iter().collect()
     }

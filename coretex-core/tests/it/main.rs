@@ -9,3 +9,4 @@ mod policy;
 mod redis;
 mod scheduler;
 mod servers;
+mod workflow;

@@ -34,6 +34,8 @@ pub struct FileSettings {
     pub scheduler: SchedulerSection,
     /// Safety kernel.
     pub kernel: KernelSection,
+    /// The workflow engine.
+    pub workflows: WorkflowsSection,
     /// Logs.
     pub log: LogSection,
 }
@@ -146,6 +148,22 @@ pub struct KernelSection {
     pub tls_key: Option<PathBuf>,
     /// The authorities that those who ask it trust.
     pub tls_ca: Option<PathBuf>,
+}
+
+/// `workflows:`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkflowsSection {
+    /// Where a process that was started to be a workflow engine says that it is well.
+    pub addr: Option<String>,
+    /// After this time without success, what has to be done outside a run is tried again.
+    pub scan_interval: Option<Span>,
+    /// How many runs are taken at once whose time has come.
+    pub scan_limit: Option<u32>,
+    /// How many entries of each timeline are kept.
+    pub timeline_limit: Option<u32>,
+    /// Runs that ended longer ago are deleted.
+    pub run_ttl: Option<Span>,
 }
 
 /// `log:`

@@ -4,6 +4,7 @@
 //! aim is five seconds more. A failure prints the seed; `CORETEX_TEST_SEED` sets it.
 
 mod system;
+mod workflows;
 
 use std::time::Duration;
 
@@ -107,4 +108,15 @@ async fn redis_and_jetstream_restart_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn safety_kernel_killed_under_load() {
     crate::safety_kernel::killed_under_load().await;
+}
+
+/// Every run ends as it should, and no job runs twice, however often the engine dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workflow_engine_on_core_nats_killed_50_times() {
+    workflows::engine_killed_again_and_again(Backend::Nats, dice()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workflow_engine_on_jetstream_killed_50_times() {
+    workflows::engine_killed_again_and_again(Backend::JetStream, dice()).await;
 }

@@ -29,6 +29,11 @@ const WORKFLOW: &str = "workflow";
 /// How many runs are read at once to tell them.
 const PAGE: usize = 200;
 
+/// A new run is paused by nobody, whoever paused the one it was made from.
+pub(super) fn forget_mark(head: &mut RunHead) {
+    head.metadata.remove(MARK);
+}
+
 /// The workflows that are paused, as far as is known.
 #[derive(Debug)]
 pub(super) struct Paused {

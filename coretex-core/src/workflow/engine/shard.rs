@@ -111,6 +111,8 @@ struct Turn {
     found: Vec<Event>,
     merged: Merged,
     before: RunStatus,
+    /// It was just read, and not found in memory: what it does not know has not happened.
+    fresh: bool,
 }
 
 /// The inputs of each run.
@@ -225,22 +227,27 @@ impl Shard {
         let turns = self.read_results(turns).await;
         let mut commits = Vec::new();
         let mut changed = Vec::new();
+        let mut again = Work::new();
         for mut turn in turns {
             self.advance(&mut turn, now);
             if turn.merged.changed {
                 let due = self.due(&turn, now);
                 commits.push(turn.merged.commit(&mut turn.cached, due));
                 changed.push(turn);
+            } else if !turn.fresh {
+                // Nothing came of it, perhaps only because another process has carried the run on since it was read.
+                let id = turn.cached.run.id.clone();
+                self.carried.insert(id.clone(), turn.cached.done);
+                again.insert(id, turn.inputs);
             } else {
                 self.settle(turn.inputs, turn.outcomes).await;
                 self.cache.put(turn.cached);
             }
         }
         if commits.is_empty() {
-            return Work::new();
+            return again;
         }
         let answers = self.commit(&commits).await;
-        let mut again = Work::new();
         let mut applied = Vec::new();
         for ((mut turn, commit), answer) in changed.into_iter().zip(commits).zip(answers) {
             let id = turn.cached.run.id.clone();
@@ -274,7 +281,7 @@ impl Shard {
                 // The comparison with the job store makes up for results when the run can be read again.
                 self.refuse(inputs, &Error::Busy, None).await;
             } else if let Some(cached) = self.cache.take(&id) {
-                turns.push((cached, inputs));
+                turns.push((cached, inputs, false));
             } else {
                 unknown.push((id, inputs));
             }
@@ -298,7 +305,7 @@ impl Shard {
                             cached.done = done;
                             cached.done.retain(|effect| cached.run.outbox.contains_key(effect));
                         }
-                        turns.push((cached, inputs));
+                        turns.push((cached, inputs, true));
                     }
                     Ok(None) => self.refuse(inputs, &Error::UnknownRun, None).await,
                     Err(problem) => self.failed(&id, inputs, problem).await,
@@ -307,7 +314,8 @@ impl Shard {
         }
         turns
             .into_iter()
-            .map(|(cached, inputs)| Turn {
+            .map(|(cached, inputs, fresh)| Turn {
+                fresh,
                 due: inputs.iter().any(|input| matches!(input, Input::Due { .. })),
                 before: cached.run.head.status,
                 cached,
@@ -478,6 +486,10 @@ impl Shard {
             }));
             return;
         };
+        if *due {
+            // Before jobs are compared with the job store: what was done and got lost has to be done again.
+            tell_done(cached, &plan, merged, now);
+        }
         let run = &mut cached.run;
         let mut step = |run: &mut Run, event: &Event| -> Result<(), Error> {
             merged.add(advance(&plan, run, event, now)?);
@@ -513,13 +525,8 @@ impl Shard {
         if *due && run.head.check_at.is_some_and(|at| at <= now) {
             let _ = step(run, &Event::Checked);
         }
-        let worth = merged.changed || *due;
-        if worth && !cached.done.is_empty() {
-            let done = Event::Done(cached.done.iter().copied().collect());
-            if let Ok(transition) = advance(&plan, run, &done, now) {
-                merged.add(transition);
-            }
-            cached.done.retain(|id| run.outbox.contains_key(id));
+        if merged.changed && !*due {
+            tell_done(cached, &plan, merged, now);
         }
         // Whoever claimed it has put it off; the store has to know when it is really due.
         merged.changed |= *due;
@@ -693,6 +700,7 @@ impl Shard {
                 found: Vec::new(),
                 merged,
                 before: RunStatus::Pending,
+                fresh: true,
             };
             let due = self.due(&turn, now);
             let mut turn = turn;
@@ -743,6 +751,19 @@ impl Shard {
         }
         answers
     }
+}
+
+/// Takes what was done out of the outbox.
+fn tell_done(cached: &mut Cached, plan: &Plan, merged: &mut Merged, now: Timestamp) {
+    if cached.done.is_empty() {
+        return;
+    }
+    let done = Event::Done(cached.done.iter().copied().collect());
+    if let Ok(transition) = advance(plan, &mut cached.run, &done, now) {
+        merged.add(transition);
+    }
+    let outbox = &cached.run.outbox;
+    cached.done.retain(|id| outbox.contains_key(id));
 }
 
 /// Handled: never again.

@@ -1,19 +1,20 @@
 //! How runs come to be: on request, again, as children, by the clock. See `docs/spec/workflows.md` §2.2, §8.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use super::pauses::forget_mark;
 use super::shard::{Creation, Input};
 use super::{Engine, Inner};
 use crate::config::{Scopes, read_effective};
 use crate::error::StoreError;
 use crate::protocol::canonical::{Numbers, hash_object};
 use crate::workflow::model::Object;
-use crate::workflow::plan::{Plan, StepIndex};
-use crate::workflow::run::{ParentStep, Run, RunHead, RunId, RunStatus, StepKey};
+use crate::workflow::plan::Plan;
+use crate::workflow::rerun;
+use crate::workflow::run::{ParentStep, Run, RunHead, RunId};
 use crate::workflow::service::{Error, Rerun, Start, Started};
 use crate::workflow::store::{Created, Idempotency};
 
@@ -158,27 +159,31 @@ impl Inner {
         Ok(limit(&config))
     }
 
-    async fn rerun(&self, source: &RunId, rerun: Rerun) -> Result<Started, Error> {
+    async fn rerun(&self, source: &RunId, wanted: Rerun) -> Result<Started, Error> {
         let found = self.parts.store.load_runs(std::slice::from_ref(source)).await.pop();
         let mut source = match found {
             Some(Ok(Some(run))) => run,
             Some(Err(error)) => return Err(error.into()),
             Some(Ok(None)) | None => return Err(Error::UnknownRun),
         };
-        let plan = if rerun.latest {
+        let plan = if wanted.latest {
             self.plan(&source.head.workflow_id).await?
         } else {
             let plan = self.plans.for_run(&mut source.head).await?;
             plan.ok_or(Error::UnknownWorkflow)?
         };
-        let now = self.parts.clock.now();
-        let mut run = again(&source, &plan, rerun.from_step.trim())?;
-        let head = &mut run.head;
-        (head.created_at, head.updated_at) = (now, now);
-        if !rerun.by.id.is_empty() {
-            head.triggered_by = rerun.by.id;
-        }
-        mark_dry_run(head, rerun.dry_run);
+        let options = rerun::Options {
+            id: RunId::random(),
+            from_step: wanted.from_step.trim(),
+            dry_run: wanted.dry_run,
+            by: &wanted.by.id,
+            now: self.parts.clock.now(),
+        };
+        let mut run = rerun::rerun(&plan, &source, &options).map_err(|error| match error {
+            rerun::Error::StepNotFound => Error::StepNotFound,
+            rerun::Error::DependencyNotSucceeded(step) => Error::DependencyNotSucceeded(step),
+        })?;
+        forget_mark(&mut run.head);
         let org_limit = self.org_limit(&run.head).await?;
         self.create(run, plan, None, org_limit).await
     }
@@ -224,112 +229,6 @@ fn limit(config: &Object) -> Option<u64> {
     .find(|limit| *limit > 0)
 }
 
-/// A new run with what can be kept of another: all that succeeded and does not come after `from`.
-fn again(source: &Run, plan: &Plan, from: &str) -> Result<Run, Error> {
-    let old = &source.head;
-    let mut head = RunHead {
-        workflow_id: old.workflow_id.clone(),
-        definition: plan.hash.clone(),
-        org_id: old.org_id.clone(),
-        team_id: old.team_id.clone(),
-        triggered_by: old.triggered_by.clone(),
-        labels: old.labels.clone(),
-        metadata: old.metadata.clone(),
-        rerun_of: source.id.to_string(),
-        rerun_step: from.to_owned(),
-        ..RunHead::default()
-    };
-    for name in ["rerun_step", "paused_by", "schedule"] {
-        head.metadata.remove(name);
-    }
-    head.metadata.insert("rerun_of".to_owned(), head.rerun_of.clone());
-    if from.is_empty() {
-        return Ok(Run::new(RunId::random(), head, Value::clone(&source.input)));
-    }
-    head.metadata.insert("rerun_step".to_owned(), from.to_owned());
-    let start = plan.index(from).ok_or(Error::StepNotFound)?;
-    let kept = |index: StepIndex| {
-        let key = &plan[index].key;
-        source.steps.get(key).is_some_and(|record| {
-            // What was undone has to be done again.
-            record.status == RunStatus::Succeeded && !source.steps.contains_key(&key.compensation())
-        })
-    };
-    for before in reach(plan, start, |index| plan[index].waits_for().collect()) {
-        if before != start && !kept(before) {
-            return Err(Error::DependencyNotSucceeded(plan[before].id().to_owned()));
-        }
-    }
-    let after = reach(plan, start, |index| {
-        let step = &plan[index];
-        step.dependents.iter().chain(&step.on_error).copied().collect()
-    });
-    let mut run = Run::new(RunId::random(), head, Value::clone(&source.input));
-    run.context.clone_from(&source.context);
-    let mut reused: Vec<(u32, StepKey)> = Vec::new();
-    for step in plan.steps() {
-        let handler = !step.handles.is_empty();
-        if after.contains(&step.index) || step.step.finally || handler || !kept(step.index) {
-            forget_output(&mut run.context, &step.step.output_path);
-            continue;
-        }
-        if let Some(record) = source.steps.get(&step.key) {
-            reused.push((record.ended_nth, step.key.clone()));
-        }
-    }
-    reused.sort();
-    let keys: BTreeMap<&str, ()> = reused.iter().map(|(_, key)| (key.as_str(), ())).collect();
-    for (key, record) in &source.steps {
-        let step = key.parent().map_or(key.as_str(), |(parent, _)| parent);
-        if keys.contains_key(step) && key.undoes().is_none() {
-            run.steps.insert(key.clone(), record.clone());
-        }
-    }
-    for (key, items) in &source.items {
-        if keys.contains_key(key.as_str()) {
-            run.items.insert(key.clone(), Arc::clone(items));
-        }
-    }
-    for (_, key) in &reused {
-        if let Some(record) = run.steps.get_mut(key) {
-            run.head.ended += 1;
-            record.ended_nth = run.head.ended;
-        }
-    }
-    Ok(run)
-}
-
-/// All steps that can be reached from one, itself included.
-fn reach(plan: &Plan, from: StepIndex, next: impl Fn(StepIndex) -> Vec<StepIndex>) -> Vec<StepIndex> {
-    let mut seen = vec![false; plan.steps().len()];
-    let mut open = vec![from];
-    let mut found = Vec::new();
-    while let Some(index) = open.pop() {
-        if std::mem::replace(&mut seen[index.get()], true) {
-            continue;
-        }
-        found.push(index);
-        open.extend(next(index));
-    }
-    found
-}
-
-/// Takes what a step wrote out of the context.
-fn forget_output(context: &mut Object, path: &str) {
-    let mut segments: Vec<&str> = path.split('.').map(str::trim).collect();
-    let Some(last) = segments.pop().filter(|last| !last.is_empty()) else {
-        return;
-    };
-    let mut place = context;
-    for segment in segments {
-        match place.get_mut(segment) {
-            Some(Value::Object(inner)) => place = inner,
-            _ => return,
-        }
-    }
-    place.remove(last);
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -356,17 +255,5 @@ mod tests {
             Some(7),
         );
         check(json!({"limits": "none"}), None);
-    }
-
-    #[test]
-    fn an_output_is_taken_out_of_the_context() {
-        let Value::Object(mut context) = json!({"a": {"b": 1, "c": 2}, "d": 3}) else {
-            panic!("an object")
-        };
-        forget_output(&mut context, "a.b");
-        forget_output(&mut context, "d");
-        forget_output(&mut context, "x.y");
-        forget_output(&mut context, "");
-        assert_eq!(Value::Object(context), json!({"a": {"c": 2}}));
     }
 }

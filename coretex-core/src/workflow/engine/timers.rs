@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The shortest, so that a time that has come and cannot be worked off keeps nobody busy.
 const SHORTEST: Duration = Duration::from_millis(2);
 /// For how long a run that was taken is nobody else's. If this process dies, another comes to it then.
-const CLAIM: Duration = Duration::from_secs(30);
+const CLAIM: Duration = Duration::from_secs(10);
 
 /// Wakes the timers earlier than they meant to.
 #[derive(Debug)]
