@@ -93,7 +93,10 @@ async fn main() -> anyhow::Result<()> {
     if waiting > 0 {
         let begun = Instant::now();
         start_all(&workflows, "wait", waiting, &json!({})).await?;
-        println!("{waiting} waiting runs started: {:.1} runs/s", rate(waiting, begun.elapsed()));
+        println!(
+            "{waiting} waiting runs started: {:.1} runs/s",
+            rate(waiting, begun.elapsed())
+        );
         tokio::time::sleep(Duration::from_secs(15)).await;
         let (before, moment) = (cpu()?, Instant::now());
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -209,7 +212,9 @@ async fn work(bus: &dyn Bus, payloads: Arc<dyn PointerStore>) -> anyhow::Result<
             pointers.push(pointer);
         }
         let output = Bytes::from_static(br#"{"ok":true}"#);
-        let puts = pointers.iter().map(|pointer| payloads.put(pointer, output.clone(), None));
+        let puts = pointers
+            .iter()
+            .map(|pointer| payloads.put(pointer, output.clone(), None));
         futures::future::try_join_all(puts).await?;
         for result in bus.publish_all(results).await {
             result?;

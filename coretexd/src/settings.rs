@@ -7,9 +7,9 @@ mod kernel;
 mod keys;
 mod policy;
 mod secret;
-mod workflows;
 #[cfg(test)]
 mod tests;
+mod workflows;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -617,12 +617,7 @@ fn resolve(flags: &Flags, env: Env<'_>, file: FileSettings, path: &Path) -> Resu
 fn roles(named: Option<Vec<Role>>) -> BTreeSet<Role> {
     let named = named.unwrap_or_else(|| vec![Role::All]);
     if named.is_empty() || named.contains(&Role::All) {
-        BTreeSet::from([
-            Role::Gateway,
-            Role::Scheduler,
-            Role::SafetyKernel,
-            Role::WorkflowEngine,
-        ])
+        BTreeSet::from([Role::Gateway, Role::Scheduler, Role::SafetyKernel, Role::WorkflowEngine])
     } else {
         named.into_iter().collect()
     }

@@ -7,6 +7,7 @@ mod observer;
 mod redis;
 mod report;
 mod worker;
+mod workflow;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +34,18 @@ enum Mode {
     Nats,
 }
 
+/// What else can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Drive runs of a workflow through a running system
+    Workflow(workflow::Args),
+}
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   coretexctl bench --jobs 1000 --concurrency 32
       over HTTP; some worker must serve the topic
@@ -45,8 +56,11 @@ Examples:
   coretexctl bench --jobs 3000 --rate 100 --nats nats://localhost:4222 --redis redis://localhost:6379 --worker
       latencies of a system that is not busy; a submit counts from the moment at which it was due
 
-What is measured, and how, is in docs/cli.md. With a daemon that limits its clients' rate, set API_RATE_LIMIT_RPS=0 there.")]
+What is measured, and how, is in docs/cli.md. With a daemon that limits its clients' rate, set API_RATE_LIMIT_RPS=0 there."
+)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// How many jobs
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     jobs: u32,
@@ -103,7 +117,10 @@ struct Bench<'a> {
     run: String,
 }
 
-pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: Args, context: &Context) -> Result<(), Failure> {
+    if let Some(What::Workflow(args)) = args.what.take() {
+        return workflow::run(args, context).await;
+    }
     if args.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
         return Err(Failure::usage("--rate must be greater than zero"));
     }

@@ -26,12 +26,7 @@ fn nothing_set_means_embedded_on_loopback() {
     assert_eq!(settings.http.metrics_addr.to_string(), "127.0.0.1:9092");
     assert_eq!(
         settings.roles,
-        BTreeSet::from([
-            Role::Gateway,
-            Role::Scheduler,
-            Role::SafetyKernel,
-            Role::WorkflowEngine
-        ])
+        BTreeSet::from([Role::Gateway, Role::Scheduler, Role::SafetyKernel, Role::WorkflowEngine])
     );
     assert_eq!(settings.http.rate_limit, Some(RateLimit { rps: 50, burst: 100 }));
     assert!(

@@ -9,9 +9,11 @@ use coretex_core::protocol::agent::bus_packet::Payload;
 use coretex_core::protocol::agent::{JobPriority, JobRequest};
 use coretex_core::protocol::{decode_packet, encode_packet, packet, subjects};
 use coretex_core::time::Clock;
+use coretex_core::workflow::TimelineEvent;
 use tokio::task::JoinSet;
 
 use super::ledger::Ledger;
+use super::workflow::Ended;
 use crate::failure::{Failure, Kind};
 
 /// Who we are on the bus.
@@ -82,6 +84,27 @@ impl Nats {
                     && let Some(Payload::JobResult(result)) = packet.payload
                 {
                     ledger.result(&result.job_id);
+                }
+            }
+        });
+        Ok(listening)
+    }
+
+    /// Notes which runs of a workflow end, until the set is dropped.
+    pub(super) async fn listen_to_runs(&self, workflow: String, ended: Arc<Ended>) -> Result<JoinSet<()>, Failure> {
+        let mut entries = self
+            .bus
+            .subscribe(subjects::WORKFLOW_TIMELINE, SubscribeOptions::tap())
+            .await
+            .map_err(|error| Failure::new("cannot listen to runs").because(&error))?;
+        let mut listening = JoinSet::new();
+        listening.spawn(async move {
+            while let Some(delivery) = entries.next().await {
+                let entries: Vec<TimelineEvent> = serde_json::from_slice(&delivery.payload).unwrap_or_default();
+                for entry in entries {
+                    if entry.event_type == "run_status" && entry.workflow_id == workflow {
+                        ended.note(&entry.run_id, &entry.status);
+                    }
                 }
             }
         });

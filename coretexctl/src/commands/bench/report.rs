@@ -260,7 +260,7 @@ impl StoreUse {
             .collect();
     }
 
-    fn to_text(&self) -> String {
+    pub(super) fn to_text(&self) -> String {
         let list = |counts: &BTreeMap<String, f64>| {
             let mut counts: Vec<(&String, &f64)> = counts.iter().filter(|(_, count)| **count >= 0.05).collect();
             counts.sort_by(|a, b| b.1.total_cmp(a.1));

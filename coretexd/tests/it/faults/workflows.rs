@@ -183,7 +183,10 @@ pub(super) async fn engine_killed_again_and_again(backend: Backend, mut dice: St
     worker.stop().await.expect("the worker stops");
     let ran = ran.lock();
     let twice: Vec<_> = ran.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(twice.is_empty(), "the worker was never lost, and still these ran more than once: {twice:?}");
+    assert!(
+        twice.is_empty(),
+        "the worker was never lost, and still these ran more than once: {twice:?}"
+    );
     assert_eq!(ran.len(), runs.len() * JOBS, "every job ran");
     drop(ran);
     assert!(gateway.shutdown(Duration::from_secs(30)).await);
