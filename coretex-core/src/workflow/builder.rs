@@ -544,5 +544,10 @@ fn seconds_or_millis(time: Duration) -> (i64, i64) {
     }
 }
 
+/// Compiles the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/workflows.md")]
+struct Guide;
+
 #[cfg(test)]
 mod tests;

@@ -115,11 +115,12 @@ pub enum OnFailure {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct Step {
-    /// The key it has in [`Workflow::steps`]; empty for the steps inside a step.
+    /// The key it has in `steps`; empty for the steps inside a step.
     pub id: String,
     /// For people.
     pub name: String,
-    /// What it is: see [`Step::kind`].
+    /// What it is: `condition`, `approval`, `delay`, `notify`; without `topic` and `worker_id` also `switch`, `parallel`, `loop`,
+    /// `subworkflow`, `transform`, `input`, `signal`. Anything else is a job for a worker.
     #[serde(rename = "type")]
     pub step_type: String,
     /// The worker that is to do it.
@@ -205,7 +206,7 @@ pub struct Step {
     /// The job's memory, a template; wins over the input's `memory_id`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub memory_id: String,
-    /// `for_each`: how many items are allowed at most; 0 is the default, [`DEFAULT_MAX_ITEMS`].
+    /// `for_each`: how many items are allowed at most; 0 is the default, 10 000.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_items: i64,
     /// `for_each`: how many children may fail without the step failing.
@@ -229,7 +230,7 @@ pub struct Step {
     /// `loop`: ends once this holds, asked after each round.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub until: String,
-    /// `loop`: how many rounds at most; 0 is the default, [`DEFAULT_MAX_ITERATIONS`].
+    /// `loop`: how many rounds at most; 0 is the default, 1 000.
     #[serde(skip_serializing_if = "is_zero")]
     pub max_iterations: i64,
     /// `loop`: what is done in each round.

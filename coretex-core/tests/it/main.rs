@@ -10,3 +10,4 @@ mod redis;
 mod scheduler;
 mod servers;
 mod workflow;
+mod workflow_examples;
