@@ -551,6 +551,7 @@ pub(crate) mod rfc3339 {
 
     const NONE: &str = "0001-01-01T00:00:00Z";
 
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
     pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         if *time == Timestamp::ZERO {
             return serializer.serialize_str(NONE);

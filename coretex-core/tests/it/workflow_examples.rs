@@ -1,6 +1,8 @@
 //! Every example in `examples/workflows/` goes as its case says, through the engine alone: workers and people are scripts,
 //! and time passes when nothing else can. The format of cases is in `examples/workflows/README.md`.
 
+#![allow(clippy::unwrap_used, reason = "a script that cannot be played has to stop")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -27,14 +27,24 @@ const ROOTS: [&str; 11] = [
 pub(super) struct Reads<'a> {
     /// The step they belong to. `None`: they are evaluated at the end, when everything is there.
     pub(super) step: Option<&'a str>,
-    /// Whether that step has succeeded by then.
-    pub(super) after: bool,
-    /// Whether there are `item` and `items_total`.
-    pub(super) item: bool,
-    /// Whether there is `index`.
-    pub(super) index: bool,
-    /// Whether there is `last`.
-    pub(super) last: bool,
+    /// Where in it.
+    pub(super) place: Place,
+}
+
+/// Where in a step an expression is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The step itself.
+    #[default]
+    Step,
+    /// A child of a `for_each`: there are `item`, `items_total` and `index`.
+    Item,
+    /// A branch: there is `index`.
+    Branch,
+    /// A round: there are `index` and `last`.
+    Round,
+    /// What undoes it, when it has succeeded.
+    Undo,
 }
 
 impl Reads<'_> {
@@ -106,7 +116,7 @@ impl<'a> Checker<'a> {
             let message = format!("steps wait for each other: {}", names.join(" → "));
             let first = names.first().copied().unwrap_or_default().to_owned();
             self.within(&["steps", &first], |checker| {
-                checker.error_at("depends_on", "cycle", message)
+                checker.error_at("depends_on", "cycle", message);
             });
         }
     }
@@ -215,7 +225,7 @@ impl<'a> Checker<'a> {
                 match self.workflow.steps.get(chosen) {
                     None => self.unknown_step(&place, chosen),
                     Some(_) if chosen == id => {
-                        self.error_at(&place, "cycle", "a switch cannot choose itself".to_owned())
+                        self.error_at(&place, "cycle", "a switch cannot choose itself".to_owned());
                     }
                     Some(found) if found.finally || step.finally => {
                         let message = "`finally` steps neither choose nor are chosen".to_owned();
@@ -262,7 +272,7 @@ impl<'a> Checker<'a> {
             return;
         };
         if index == other {
-            if !reads.after {
+            if reads.place != Place::Undo {
                 let message = format!("`steps.{id}` is this step itself: it has no result yet");
                 self.warn_at(member, "not_yet", message);
             }
@@ -272,7 +282,7 @@ impl<'a> Checker<'a> {
             .step
             .and_then(|step| self.workflow.steps.get(step))
             .is_some_and(|step| step.finally);
-        if !reads.after && !finally && !self.graph.waits_for(index, other) {
+        if reads.place != Place::Undo && !finally && !self.graph.waits_for(index, other) {
             let message = format!("`{id}` may not have ended when this is evaluated: add it to `depends_on`");
             self.warn_at(member, "not_yet", message);
         }
@@ -284,9 +294,12 @@ impl<'a> Checker<'a> {
             Some(self.graph.links.on_error.contains(&Some(step)))
         };
         let (there, where_to) = match root {
-            "item" | "items_total" => (reads.item, "the children of a `for_each`"),
-            "index" => (reads.index, "children"),
-            "last" => (reads.last, "a `loop`"),
+            "item" | "items_total" => (reads.place == Place::Item, "the children of a `for_each`"),
+            "index" => (
+                matches!(reads.place, Place::Item | Place::Branch | Place::Round),
+                "children",
+            ),
+            "last" => (reads.place == Place::Round, "a `loop`"),
             "error" => (handles().unwrap_or(false), "a step that another names in `on_error`"),
             root if ROOTS.contains(&root) => return,
             root => {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::links::Reads;
+use super::links::{Place, Reads};
 use super::{Checker, MAX_STEP_ID};
 use crate::workflow::model::{Step, StepKind, WaitFor};
 use crate::workflow::plan::is_reserved_label;
@@ -32,8 +32,7 @@ impl<'a> Checker<'a> {
             ..Reads::default()
         };
         let of_child = Reads {
-            item: fans_out,
-            index: fans_out,
+            place: if fans_out { Place::Item } else { Place::Step },
             ..here.clone()
         };
         self.members(step);
@@ -58,7 +57,7 @@ impl<'a> Checker<'a> {
         self.composite(step, &here);
         if let Some(undo) = &step.compensate {
             let reads = Reads {
-                after: true,
+                place: Place::Undo,
                 ..here.clone()
             };
             self.within(&["compensate"], |checker| checker.nested(undo, &reads));
@@ -132,11 +131,9 @@ impl<'a> Checker<'a> {
                     _ => {}
                 }
             }
-            StepKind::Signal => {
-                if step.signal.len() > 256 || step.signal.chars().any(char::is_control) {
-                    let message = "a signal's name has up to 256 bytes and no control characters".to_owned();
-                    self.error_at("signal", "signal", message);
-                }
+            StepKind::Signal if step.signal.len() > 256 || step.signal.chars().any(char::is_control) => {
+                let message = "a signal's name has up to 256 bytes and no control characters".to_owned();
+                self.error_at("signal", "signal", message);
             }
             _ => {}
         }
@@ -275,19 +272,18 @@ impl<'a> Checker<'a> {
                     self.error_at("wait_for", "parallel", message);
                 }
                 let reads = Reads {
-                    index: true,
+                    place: Place::Branch,
                     ..here.clone()
                 };
                 for (index, branch) in step.branches.iter().enumerate() {
                     self.within(&["branches", &index.to_string()], |checker| {
-                        checker.nested(branch, &reads)
+                        checker.nested(branch, &reads);
                     });
                 }
             }
             StepKind::Loop => {
                 let reads = Reads {
-                    index: true,
-                    last: true,
+                    place: Place::Round,
                     ..here.clone()
                 };
                 match &step.body {
