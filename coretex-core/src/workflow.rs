@@ -18,6 +18,8 @@ pub mod run;
 pub mod schedule;
 pub mod schema;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod view;
 

@@ -42,9 +42,9 @@ struct HeadDocument<'a> {
     created_at: Timestamp,
     #[serde(with = "rfc3339")]
     updated_at: Timestamp,
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     metadata: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "str::is_empty")]
     idempotency_key: &'a str,
@@ -330,10 +330,6 @@ fn child_documents<'a>(run: &'a Run, key: &str, record: &StepRecord) -> BTreeMap
             (child.clone(), step_document(run, child.into(), record))
         })
         .collect()
-}
-
-fn is_empty(map: &&BTreeMap<String, String>) -> bool {
-    map.is_empty()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]

@@ -99,6 +99,8 @@ impl<'a> Work<'a> {
             self.audit(by, "", "run.cancel", &[("reason", reason.into())]);
         }
         self.run.head.paused = false;
+        // What ended while it was paused has not been looked at.
+        self.look_at_all();
         self.changed();
         let why = failure("cancelled", reason);
         let begun = self.run.head.status != RunStatus::Pending;

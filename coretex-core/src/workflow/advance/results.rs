@@ -188,9 +188,8 @@ impl<'a> Work<'a> {
 
     /// What an ended job says that it cost.
     fn add_cost(&mut self, output: &Fetched) {
-        let value = match output {
-            Fetched::Value(value) | Fetched::TooLarge { value: Some(value), .. } => value,
-            _ => return,
+        let (Fetched::Value(value) | Fetched::TooLarge { value: Some(value), .. }) = output else {
+            return;
         };
         let cost = value
             .get("cost")
