@@ -37,11 +37,14 @@ pub(crate) enum Command {
     /// Start workflows by the clock
     #[command(subcommand, visible_alias = "schedules")]
     Schedule(schedule::Command),
+    /// Print the JSON Schema of definitions, for editors
+    Schema(validate::SchemaArgs),
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Validate(args) => validate::run(&args, context.out),
+        Command::Schema(_) => validate::schema(),
         Command::Create(args) => apply::run(&args, context).await,
         Command::List(args) => read::list(&args, context).await,
         Command::Get(args) => read::get(&args, context).await,

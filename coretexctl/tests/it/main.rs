@@ -1,4 +1,4 @@
-//! The binary against a server that answers as the gateway does.
+//! The binary against a server that answers as the gateway does, and against the gateway.
 
 mod governance;
 mod jobs;
@@ -6,3 +6,4 @@ mod operators;
 mod policy;
 mod stub;
 mod usage;
+mod workflows;

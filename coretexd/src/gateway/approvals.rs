@@ -256,7 +256,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(id): Path<String>) ->
     }))
 }
 
-fn verdict(caller: Caller, body: VerdictBody) -> Verdict {
+fn verdict(caller: Caller, body: &VerdictBody) -> Verdict {
     Verdict {
         by: caller.id,
         role: caller.role,
@@ -286,7 +286,7 @@ pub(super) async fn approve(
     if let Some(case) = steps::find(&app, &id).await? {
         return steps::decide(&app, case, caller, true, (&body.reason, &body.note)).await;
     }
-    let verdict = verdict(caller, body);
+    let verdict = verdict(caller, &body);
     let id = job_id(&id)?;
     let approvals = app.services.approvals.clone();
     let approved = app
@@ -321,7 +321,7 @@ pub(super) async fn reject(
     if let Some(case) = steps::find(&app, &id).await? {
         return steps::decide(&app, case, caller, false, (&body.reason, &body.note)).await;
     }
-    let verdict = verdict(caller, body);
+    let verdict = verdict(caller, &body);
     let id = job_id(&id)?;
     let approvals = app.services.approvals.clone();
     let job = id.clone();

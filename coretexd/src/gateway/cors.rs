@@ -10,8 +10,8 @@ use crate::settings::Origins;
 
 const METHODS: &str = "GET, POST, PUT, DELETE, OPTIONS";
 const HEADERS: &str = "Content-Type, X-API-Key, X-Principal-Id, X-Principal-Role, X-Actor-ID, Idempotency-Key, \
-                       X-Idempotency-Key, X-Max-Artifact-Bytes, X-Request-Id";
-const EXPOSED: &str = "X-Request-Id, Retry-After";
+                       X-Idempotency-Key, X-Max-Artifact-Bytes, X-Request-Id, If-Match, If-None-Match";
+const EXPOSED: &str = "X-Request-Id, Retry-After, ETag, Idempotent-Replayed, X-Next-Cursor";
 
 /// The origin is not one that may call.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod interop;
 mod jobs;
 mod policy;
 mod rig;
+mod runs;
 mod safety_kernel;
 mod stream;
 mod workflows;

@@ -21,9 +21,6 @@ use coretex_core::test_util::wait::PATIENCE;
 
 use crate::rig::{Rig, with_key};
 
-/// Run events, as the engine publishes them after each commit.
-const RUN_EVENTS: &str = "coretex.workflow.events";
-
 struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 /// The status of the refusal, if it is one.
@@ -129,9 +126,9 @@ async fn packets_and_run_events_are_frames() {
     publish(&rig, subjects::HEARTBEAT, Payload::Heartbeat(beat)).await;
     // Neither a packet nor an entry: nobody sees it.
     publish_bytes(&rig, subjects::RESULT, Bytes::from_static(b"\xff\xff")).await;
-    publish_bytes(&rig, RUN_EVENTS, Bytes::from_static(b"no")).await;
+    publish_bytes(&rig, subjects::WORKFLOW_TIMELINE, Bytes::from_static(b"no")).await;
     let entries = br#"[{"type":"step_completed","run_id":"r1","step_id":"a"},{"type":"run_status","run_id":"r2"}]"#;
-    publish_bytes(&rig, RUN_EVENTS, Bytes::from_static(entries)).await;
+    publish_bytes(&rig, subjects::WORKFLOW_TIMELINE, Bytes::from_static(entries)).await;
 
     // Subjects are read side by side, so frames of different ones may overtake each other.
     let mut seen = Vec::new();

@@ -1,6 +1,7 @@
 //! How runs look to people.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use comfy_table::{Cell, Color};
 use jiff::Timestamp;
@@ -180,7 +181,10 @@ fn tally(children: &[(&str, Doc<'_>)]) -> String {
     ] {
         match count(status) {
             0 => {}
-            count => text.push_str(&format!(", {count} {word}")),
+            count => {
+                // Writing to a String cannot fail.
+                let _ = write!(text, ", {count} {word}");
+            }
         }
     }
     text

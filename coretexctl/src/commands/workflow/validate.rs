@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::files;
 use crate::failure::Failure;
-use crate::output::{Output, note};
+use crate::output::{self, Output, note};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -25,6 +25,18 @@ pub(crate) struct Args {
     /// Fail on warnings
     #[arg(long)]
     strict: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  coretexctl workflow schema > workflow.schema.json")]
+pub(crate) struct SchemaArgs {}
+
+pub(crate) fn schema() -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(&coretex_core::workflow::Workflow::json_schema())
+        .map_err(|error| Failure::new("cannot render the schema").because(&error))?;
+    output::line(&text)
 }
 
 pub(crate) fn run(args: &Args, out: Output) -> Result<(), Failure> {

@@ -19,15 +19,13 @@ use tracing::{debug, warn};
 
 use super::frame::{Batch, Filter};
 
-/// Entries of timelines, as arrays, published after each commit of a run.
-pub(super) const RUN_EVENTS: &str = "coretex.workflow.events";
 /// All that is shown.
 const SUBJECTS: [&str; 5] = [
     subjects::HEARTBEAT,
     "sys.job.>",
     "sys.audit.>",
     subjects::WORKFLOW_EVENT,
-    RUN_EVENTS,
+    subjects::WORKFLOW_TIMELINE,
 ];
 /// How many clients there may be.
 const MAX_CLIENTS: usize = 1_024;
@@ -202,7 +200,7 @@ impl Hub {
                 delivery = messages.next() => delivery,
             };
             let Some(delivery) = delivery else { break };
-            let batch = if delivery.subject == RUN_EVENTS {
+            let batch = if delivery.subject == subjects::WORKFLOW_TIMELINE {
                 Batch::of_run(delivery.subject, &delivery.payload)
             } else {
                 Batch::of_packet(delivery.subject, &delivery.payload)

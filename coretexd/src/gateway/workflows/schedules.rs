@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use coretex_core::jobs::service::parse_lower_bound;
 use coretex_core::time::Timestamp;
+use coretex_core::workflow::RunId;
 use coretex_core::workflow::check::Problem;
 use coretex_core::workflow::model::Object;
 use coretex_core::workflow::service::Error;
@@ -93,7 +94,7 @@ impl<'a> From<&'a Schedule> for Shown<'a> {
             end_at: text(schedule.end_at),
             next_at: text(schedule.next_at),
             buffered_at: text(schedule.buffered_at),
-            last_run: schedule.last_run.as_ref().map(|run| run.as_str()),
+            last_run: schedule.last_run.as_ref().map(RunId::as_str),
             last_at: text(schedule.last_at),
             last_result: &schedule.last_result,
             revision: schedule.revision,

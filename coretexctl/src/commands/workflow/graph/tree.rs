@@ -13,10 +13,11 @@ struct Node {
 }
 
 pub(super) fn render(workflow: &Workflow, layout: &Layout) -> String {
-    let mut head = format!("workflow {}", workflow.id);
-    if !workflow.name.is_empty() && workflow.name != workflow.id {
-        head.push_str(&format!(" ({})", workflow.name));
-    }
+    let mut head = match workflow.name.as_str() {
+        "" => format!("workflow {}", workflow.id),
+        name if name == workflow.id => format!("workflow {name}"),
+        name => format!("workflow {} ({name})", workflow.id),
+    };
     let mut nodes = nodes(workflow, layout, "");
     if !layout.finally.is_empty() {
         nodes.push(Node {
