@@ -703,12 +703,8 @@ async fn the_inbox_has_both() {
             assert!(seen.len() <= 9, "no end");
             match &page["next_cursor"] {
                 Value::Null => break,
-                cursor_of => {
-                    cursor = format!(
-                        "&cursor={}",
-                        cursor_of.as_str().map_or_else(|| cursor_of.to_string(), str::to_owned)
-                    )
-                }
+                Value::String(text) => cursor = format!("&cursor={text}"),
+                number => cursor = format!("&cursor={number}"),
             }
         }
         seen.sort();
