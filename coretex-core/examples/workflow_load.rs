@@ -3,6 +3,8 @@
 //! `cargo run --release -p coretex-core --features test-util --example workflow_load -- [embedded|nats|jetstream] [chains] [items] [waiting]`
 //! starts its own NATS and Redis; scheduler, workflow engine and worker are in this process.
 
+#![expect(clippy::print_stdout, reason = "the output is what this is for")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,9 +130,11 @@ async fn define(workflows: &Workflows) -> anyhow::Result<()> {
         json!({"id": "wait", "steps": {"ask": {"type": "approval"}, "work": step(&["ask"])}}),
     ];
     for document in documents {
-        let mut definition = Definition::default();
-        definition.given = document.as_object().context("an object")?.keys().cloned().collect();
-        definition.workflow = serde_json::from_value(document)?;
+        let definition = Definition {
+            given: document.as_object().context("an object")?.keys().cloned().collect(),
+            workflow: serde_json::from_value(document)?,
+            ..Definition::default()
+        };
         workflows.save(definition, None, &Actor::default()).await?;
     }
     Ok(())

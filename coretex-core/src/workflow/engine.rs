@@ -265,7 +265,7 @@ impl Inner {
         let (reply, answer) = oneshot::channel();
         let input = Input::Event {
             run: run.clone(),
-            event,
+            event: Box::new(event),
             workflow: workflow.map(str::to_owned),
             reply: Some(reply),
             delivery: None,

@@ -67,7 +67,7 @@ impl Inner {
                     Some((run, event)) => {
                         let input = Input::Event {
                             run: run.clone(),
-                            event,
+                            event: Box::new(event),
                             workflow: None,
                             reply: None,
                             delivery: Some(delivery),

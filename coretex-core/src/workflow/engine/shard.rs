@@ -60,7 +60,7 @@ pub(super) enum Input {
     /// Something happened to a run.
     Event {
         run: RunId,
-        event: Event,
+        event: Box<Event>,
         /// The workflow that the run has to be of.
         workflow: Option<String>,
         reply: Option<Reply>,
@@ -80,7 +80,7 @@ impl Input {
     pub(super) fn event(run: RunId, event: Event) -> Self {
         Self::Event {
             run,
-            event,
+            event: Box::new(event),
             workflow: None,
             reply: None,
             delivery: None,
@@ -375,7 +375,7 @@ impl Shard {
             let events = found
                 .iter_mut()
                 .chain(inputs.iter_mut().filter_map(|input| match input {
-                    Input::Event { event, .. } => Some(event),
+                    Input::Event { event, .. } => Some(&mut **event),
                     _ => None,
                 }));
             for event in events {
@@ -434,7 +434,7 @@ impl Shard {
             let events = found
                 .iter_mut()
                 .chain(inputs.iter_mut().filter_map(|input| match input {
-                    Input::Event { event, .. } => Some(event),
+                    Input::Event { event, .. } => Some(&mut **event),
                     _ => None,
                 }));
             for event in events {
@@ -510,7 +510,8 @@ impl Shard {
                 Input::Event { event, workflow, .. } => {
                     if workflow.as_ref().is_some_and(|id| *id != run.head.workflow_id) {
                         Err(Error::UnknownRun)
-                    } else if matches!(event, Event::Resume { .. }) && self.inner.paused.contains(&run.head.workflow_id)
+                    } else if matches!(**event, Event::Resume { .. })
+                        && self.inner.paused.contains(&run.head.workflow_id)
                     {
                         Err(Error::WorkflowPaused)
                     } else {

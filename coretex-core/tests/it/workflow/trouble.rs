@@ -163,7 +163,7 @@ pub(crate) async fn a_run_without_a_definition_fails(backend: Backend) {
             inbox_remove: Vec::new(),
             audit: Vec::new(),
         },
-        input: run.input.clone(),
+        input: std::sync::Arc::clone(&run.input),
         idempotency: None,
         org_limit: None,
         workflow_limit: None,

@@ -274,7 +274,7 @@ impl World {
             .subscribe(subjects::CANCEL, SubscribeOptions::tap())
             .await
             .expect("subscribed");
-        let (stop, payloads, sees) = (self.stop.clone(), Arc::clone(&self.stores.payloads), Arc::clone(&seen));
+        let (stop, payloads, notes) = (self.stop.clone(), Arc::clone(&self.stores.payloads), Arc::clone(&seen));
         heartbeat(&*bus).await;
         self.workers.spawn(async move {
             let mut beat = tokio::time::interval(Duration::from_millis(500));
@@ -290,7 +290,7 @@ impl World {
                         if let Some(Payload::JobCancel(JobCancel { job_id, .. })) =
                             decode_packet(&delivery.payload).expect("a packet").payload
                         {
-                            sees.cancels.lock().push(job_id);
+                            notes.cancels.lock().push(job_id);
                         }
                         continue;
                     }
@@ -302,7 +302,7 @@ impl World {
                     continue;
                 };
                 let answer = answer(&request);
-                sees.jobs.lock().push(request.clone());
+                notes.jobs.lock().push(request.clone());
                 let mut result = JobResult {
                     job_id: request.job_id.clone(),
                     worker_id: "w1".to_owned(),
@@ -351,9 +351,11 @@ impl World {
             .keys()
             .map(|name| name.to_lowercase())
             .collect();
-        let mut definition = Definition::default();
-        definition.workflow = workflow;
-        definition.given = given;
+        let definition = Definition {
+            workflow,
+            given,
+            ..Definition::default()
+        };
         let saved = self.workflows().save(definition, None, &somebody()).await;
         saved.expect("saved").id
     }

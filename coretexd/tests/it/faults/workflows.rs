@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 fn definitions() -> [Value; 2] {
     [
         json!({"id": "child", "steps": {"work": {"topic": "job.default"}}}),
-        json!({"id": "all", "steps": {
+        json!({"id": "everything", "steps": {
             "a": {"topic": "job.default"},
             "b": {"topic": "job.default", "depends_on": ["a"]},
             "fan": {"topic": "job.default", "for_each": "[1, 2, 3]", "max_parallel": 2, "depends_on": ["a"]},
@@ -89,14 +89,11 @@ async fn worker(nats: &NatsServer, redis: &RedisServer, ran: Arc<Mutex<HashMap<S
 
 async fn define(workflows: &Workflows) {
     for document in definitions() {
-        let mut definition = Definition::default();
-        definition.given = document
-            .as_object()
-            .expect("an object")
-            .keys()
-            .map(|name| name.to_lowercase())
-            .collect();
-        definition.workflow = serde_json::from_value(document).expect("a definition");
+        let definition = Definition {
+            given: document.as_object().expect("an object").keys().cloned().collect(),
+            workflow: serde_json::from_value(document).expect("a definition"),
+            ..Definition::default()
+        };
         workflows
             .save(definition, None, &Actor::default())
             .await
@@ -151,7 +148,7 @@ pub(super) async fn engine_killed_again_and_again(backend: Backend, mut dice: St
     for _ in 0..KILLS {
         for _ in 0..RUNS {
             let start = Start {
-                workflow_id: "all".to_owned(),
+                workflow_id: "everything".to_owned(),
                 org_id: "acme".to_owned(),
                 ..Start::default()
             };
