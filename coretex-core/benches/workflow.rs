@@ -17,9 +17,16 @@ use serde_json::{Value, json};
 fn run(steps: &Value, input: Value) -> (Plan, Run) {
     let workflow = serde_json::from_value(json!({"id": "w", "steps": steps})).unwrap();
     let plan = Plan::compile(Arc::new(workflow), "hash".to_owned(), &SchemaSet::new());
-    let mut run = Run::new(RunId::new("4f1c0e5c-6a3c-4a3e-8a3e-0a6f4a0b8f11"), RunHead::default(), input);
+    let mut run = Run::new(
+        RunId::new("4f1c0e5c-6a3c-4a3e-8a3e-0a6f4a0b8f11"),
+        RunHead::default(),
+        input,
+    );
     run.head.definition = "hash".to_owned();
-    while advance(&plan, &mut run, &Event::Wake, Timestamp::from_secs(1)).unwrap().more {}
+    while advance(&plan, &mut run, &Event::Wake, Timestamp::from_secs(1))
+        .unwrap()
+        .more
+    {}
     (plan, run)
 }
 
@@ -40,7 +47,10 @@ fn transitions(c: &mut Criterion) {
     let chain = |count: usize| -> Value {
         let steps = (0..count).map(|n| {
             let before: Vec<String> = n.checked_sub(1).map(|n| format!("s{n:03}")).into_iter().collect();
-            (format!("s{n:03}"), json!({"topic": "job.t", "depends_on": before, "input": {"x": "${input.x}"}}))
+            (
+                format!("s{n:03}"),
+                json!({"topic": "job.t", "depends_on": before, "input": {"x": "${input.x}"}}),
+            )
         });
         Value::Object(steps.collect())
     };

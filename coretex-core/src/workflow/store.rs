@@ -317,6 +317,12 @@ pub trait WorkflowStore: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError::Unavailable`] if the backend did not answer.
     async fn delete_workflow(&self, id: &str, audit: Option<&AuditRecord>) -> Result<bool, StoreError>;
 
+    /// Schemas of the registry by their ids, in the same order; `None` for what is not registered.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    async fn schemas(&self, ids: &[String]) -> Result<Vec<Option<serde_json::Value>>, StoreError>;
+
     /// How many runs of a workflow are open.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! `coretexctl pause …` and `coretexctl resume …`
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::commands::Context;
@@ -100,7 +102,8 @@ fn table(answer: &Value) -> String {
             let mut line = format!("{:9} {name}  since {}", kind.word(), text("at"));
             for (word, value) in [("by", text("by")), ("because", text("reason"))] {
                 if !value.is_empty() {
-                    line.push_str(&format!("  {word} {value}"));
+                    // Writing to a String cannot fail.
+                    let _ = write!(line, "  {word} {value}");
                 }
             }
             lines.push(line);

@@ -281,6 +281,11 @@ impl WorkflowStore for Workflows {
             .await
     }
 
+    async fn schemas(&self, ids: &[String]) -> Result<Vec<Option<serde_json::Value>>, StoreError> {
+        // Nothing registers schemas here yet; in Redis the reference does.
+        Ok(vec![None; ids.len()])
+    }
+
     async fn schedules(&self, limit: usize) -> Result<Vec<Schedule>, StoreError> {
         self.kv
             .read("schedules", move |view| definitions::schedules(view, limit))

@@ -91,6 +91,8 @@ pub(super) const WF_DUE: &str = "cx:wf:due";
 pub(super) const WF_WAITING: &str = "cx:wf:waiting";
 /// String: how far the runs of the reference were listed by organisation.
 pub(super) const WF_ADOPTED: &str = "cx:wf:adopted";
+/// String: a schema of the registry.
+pub(super) const SCHEMA: &str = "schema:";
 /// String: a schedule.
 pub(super) const WF_SCHEDULE: &str = "cx:wf:schedule:";
 /// Sorted set: all schedules.

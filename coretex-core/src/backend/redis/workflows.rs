@@ -319,6 +319,10 @@ impl WorkflowStore for Workflows {
         definitions::schedule(&self.redis, id).await
     }
 
+    async fn schemas(&self, ids: &[String]) -> Result<Vec<Option<serde_json::Value>>, StoreError> {
+        definitions::schemas(&self.redis, ids).await
+    }
+
     async fn schedules(&self, limit: usize) -> Result<Vec<Schedule>, StoreError> {
         definitions::schedules(&self.redis, limit).await
     }

@@ -2,17 +2,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::error::StoreError;
+use crate::workflow::Workflow;
 use crate::workflow::plan::Plan;
 use crate::workflow::run::RunHead;
-use crate::workflow::schema::SchemaSet;
+use crate::workflow::schema::{SchemaSet, names};
 use crate::workflow::store::{StoredWorkflow, WorkflowStore};
 
 /// How many plans are kept.
 const CAPACITY: usize = 1_000;
+/// How long schemas of the registry are taken to be as they were read.
+const FRESH: Duration = Duration::from_secs(30);
 
 /// The plans that were used.
 #[derive(Debug)]
@@ -24,7 +29,8 @@ pub(super) struct Plans {
 
 #[derive(Debug, Default)]
 struct Known {
-    plans: HashMap<String, Arc<Plan>>,
+    /// With the time until which each holds, if it holds schemas of the registry.
+    plans: HashMap<String, (Arc<Plan>, Option<Instant>)>,
     /// Oldest first.
     order: VecDeque<String>,
 }
@@ -39,7 +45,11 @@ impl Plans {
     }
 
     fn known(&self, hash: &str) -> Option<Arc<Plan>> {
-        self.known.lock().plans.get(hash).cloned()
+        let known = self.known.lock();
+        let (plan, until) = known.plans.get(hash)?;
+        until
+            .is_none_or(|until| until > Instant::now())
+            .then(|| Arc::clone(plan))
     }
 
     /// The plan of a definition as it is stored now; its revision is stored as well.
@@ -53,7 +63,7 @@ impl Plans {
         if let Some(plan) = self.known(&stored.hash) {
             return Ok(plan);
         }
-        Ok(self.compile(stored.workflow, stored.hash))
+        self.compile(stored.workflow, stored.hash).await
     }
 
     /// The plan of a run. A run that names no revision is pinned to its definition as it is now. `None` if nobody has the
@@ -77,17 +87,30 @@ impl Plans {
             self.store.workflow_revision(&head.definition).await
         };
         match found {
-            Ok(Some(workflow)) => Ok(Some(self.compile(workflow, head.definition.clone()))),
+            Ok(Some(workflow)) => Ok(Some(self.compile(workflow, head.definition.clone()).await?)),
             // What cannot be read is as good as gone.
             Ok(None) | Err(StoreError::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn compile(&self, workflow: crate::workflow::Workflow, hash: String) -> Arc<Plan> {
-        let plan = Arc::new(Plan::compile(Arc::new(workflow), hash.clone(), &self.schemas));
+    async fn compile(&self, workflow: Workflow, hash: String) -> Result<Arc<Plan>, StoreError> {
+        let ids: Vec<String> = names(&workflow).into_iter().map(str::to_owned).collect();
+        let mut schemas = self.schemas.clone();
+        let mut until = None;
+        if !ids.is_empty() {
+            let found = match self.store.schemas(&ids).await {
+                // A schema that cannot be read fails the steps that name it, not the run.
+                Err(StoreError::Corrupt { .. }) => Vec::new(),
+                other => other?,
+            };
+            let found = ids.into_iter().zip(found);
+            schemas.registered = found.filter_map(|(id, schema)| Some((id, schema?))).collect();
+            until = Some(Instant::now() + FRESH);
+        }
+        let plan = Arc::new(Plan::compile(Arc::new(workflow), hash.clone(), &schemas));
         let mut known = self.known.lock();
-        if known.plans.insert(hash.clone(), Arc::clone(&plan)).is_none() {
+        if known.plans.insert(hash.clone(), (Arc::clone(&plan), until)).is_none() {
             known.order.push_back(hash);
             if known.order.len() > CAPACITY
                 && let Some(oldest) = known.order.pop_front()
@@ -95,6 +118,6 @@ impl Plans {
                 known.plans.remove(&oldest);
             }
         }
-        plan
+        Ok(plan)
     }
 }

@@ -79,3 +79,17 @@ async fn load(bench: &Bench, run: &str) -> Run {
     let loaded = bench.stores.workflows.load_runs(&[RunId::new(run)]).await.pop();
     loaded.expect("an answer").expect("loads").expect("the run")
 }
+
+/// docs/spec/storage.md §10: the registry is the reference's.
+#[tokio::test]
+async fn schemas_of_the_registry_are_read() {
+    let bench = Bench::new().await;
+    let text = r#"{"type":"object","required":["n"]}"#;
+    bench.raw::<String>(&["SET", "schema:acme/in", text]).await;
+    let ids = ["none", "acme/in"].map(str::to_owned);
+    let found = bench.stores.workflows.schemas(&ids).await.expect("read");
+    assert_eq!(found, [None, Some(serde_json::from_str(text).expect("JSON"))]);
+    bench.raw::<String>(&["SET", "schema:broken", "{"]).await;
+    let broken = bench.stores.workflows.schemas(&["broken".to_owned()]).await;
+    assert!(broken.is_err_and(|error| !error.is_retryable()));
+}

@@ -273,6 +273,20 @@ pub(super) async fn delete_schedule(redis: &Redis, id: &str, record: Option<&Aud
     change_schedule(redis, "delete schedule", id, None, record).await
 }
 
+/// Schemas as the reference registers them.
+pub(super) async fn schemas(redis: &Redis, ids: &[String]) -> Result<Vec<Option<serde_json::Value>>, StoreError> {
+    const OP: &str = "schemas";
+    let cmds = ids.iter().map(|id| command("GET", &keys::of(keys::SCHEMA, id)));
+    let answers = redis.fetch(OP, cmds.collect()).await?;
+    ids.iter()
+        .zip(answers)
+        .map(|(id, answer)| {
+            let text: Option<Vec<u8>> = typed(OP, answer)?;
+            text.map(|text| parsed(&format!("schema `{id}`"), &text)).transpose()
+        })
+        .collect()
+}
+
 async fn schedules_of(redis: &Redis, ids: &[String]) -> Result<Vec<Option<Schedule>>, StoreError> {
     const OP: &str = "schedules";
     let cmds = ids.iter().map(|id| command("GET", &schedule_key(id)));
