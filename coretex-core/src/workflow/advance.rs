@@ -62,6 +62,10 @@ pub const SENDER: &str = "workflow-engine";
 /// # Errors
 /// [`Refusal`] if the event asks for something that cannot be done now. The run is as it was.
 pub fn advance(plan: &Plan, run: &mut Run, event: &Event, now: Timestamp) -> Result<Transition, Refusal> {
+    if run.head.definition.is_empty() {
+        // The reference wrote it, and counted nothing.
+        run.recount();
+    }
     let mut work = Work {
         plan,
         before: run.head.status,
@@ -162,6 +166,9 @@ impl<'a> Work<'a> {
             return self.transition;
         }
         let head = &mut self.run.head;
+        if head.definition.is_empty() {
+            head.definition.clone_from(&self.plan.hash);
+        }
         if !head.status.is_terminal() && head.status != RunStatus::Pending {
             head.status = if head.waiting > 0 {
                 RunStatus::Waiting

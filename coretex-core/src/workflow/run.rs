@@ -523,14 +523,25 @@ impl Run {
             .collect();
     }
 
-    /// When somebody has to look at it next if nothing happens; `None` if never.
+    /// Makes the counters of the head from the records, for a run that another program wrote.
+    pub fn recount(&mut self) {
+        let count = |test: fn(&StepRecord) -> bool| {
+            u32::try_from(self.steps.values().filter(|record| test(record)).count()).unwrap_or(u32::MAX)
+        };
+        self.head.open = count(|record| !record.status.is_terminal());
+        self.head.waiting = count(|record| record.status == StepStatus::Waiting);
+        self.head.in_flight = count(StepRecord::in_flight);
+    }
+
+    /// When somebody has to look at it next if nothing happens; `None` if never. What is left in the outbox is another matter.
     pub fn due(&self) -> Option<Timestamp> {
         if self.head.status.is_terminal() && self.outbox.is_empty() {
             return None;
         }
         let head = &self.head;
         let timers = (!head.paused).then(|| self.timers.first().map(|(at, _)| *at)).flatten();
-        let start = head.start_at.filter(|_| head.status == RunStatus::Pending);
+        let start =
+            (head.status == RunStatus::Pending && !head.paused).then(|| head.start_at.unwrap_or(head.created_at));
         [timers, start, head.deadline_at, head.check_at]
             .into_iter()
             .flatten()

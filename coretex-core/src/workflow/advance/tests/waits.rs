@@ -396,3 +396,23 @@ fn a_run_that_starts_later() {
     run.cancel().unwrap();
     assert_eq!(run.status(), RunStatus::Cancelled);
 }
+
+#[test]
+fn a_run_of_the_reference_goes_on() {
+    let mut run = Bench::of(json!({
+        "a": {"topic": "t"},
+        "b": {"topic": "t", "depends_on": ["a"]},
+        "fan": {"topic": "t", "for_each": "[1, 2]"},
+    }));
+    let head = &mut run.run.head;
+    (head.open, head.waiting, head.in_flight) = (0, 0, 0);
+    head.definition.clear();
+    run.stored = run.run.clone();
+    run.succeed("a", Value::Null);
+    assert_eq!(run.run.head.definition, "hash");
+    run.succeed("fan[0]", Value::Null);
+    run.succeed("fan[1]", Value::Null);
+    assert_eq!(run.status(), RunStatus::Running);
+    run.succeed("b", Value::Null);
+    assert_eq!(run.status(), RunStatus::Succeeded);
+}
