@@ -375,7 +375,7 @@ fn files_that_are_no_good_for_tls_stop_the_start() {
         "SAFETY_KERNEL_TLS_CA",
     );
     let kernel: &[&str] = &["--role", "all"];
-    let asking: &[&str] = &["--role", "gateway,scheduler"];
+    let asking: &[&str] = &["--role", "gateway,scheduler,workflow-engine"];
     for (role, files, expected) in [
         (kernel, vec![(cert, "good.pem")], vec!["SAFETY_KERNEL_TLS_KEY: not set"]),
         (kernel, vec![(key, "good.key")], vec!["SAFETY_KERNEL_TLS_CERT: not set"]),
