@@ -4,7 +4,10 @@
 //! Everything follows from a seed, which a failure prints. `WORKFLOW_SIMULATIONS` says how many worlds there are,
 //! `WORKFLOW_SIMULATION_SEED` repeats one.
 
-#![allow(clippy::needless_pass_by_value, reason = "events are made where they are handed over")]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "events are made where they are handed over"
+)]
 
 mod expect;
 mod random;
