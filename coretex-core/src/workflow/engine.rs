@@ -97,7 +97,7 @@ impl Default for Options {
             shards: 4,
             batch: 256,
             queue: 4_096,
-            cached_records: 200_000,
+            cached_records: 100_000,
             cached_bytes: 256 * 1024 * 1024,
             attempts: 64,
             retry: Duration::from_secs(5),

@@ -146,10 +146,14 @@ impl Cache {
         Some(entry.cached)
     }
 
-    /// Keeps a run, and lets go of those that were used longest ago if there is no room.
+    /// Keeps a run, and lets go of those that were used longest ago if there is no room. A run that is over and has nothing
+    /// left to do is hardly ever asked for again: it is not kept.
     pub(super) fn put(&mut self, cached: Cached) {
         let id = cached.run.id.clone();
         self.take(&id);
+        if cached.run.head.status.is_terminal() && cached.run.outbox.is_empty() {
+            return;
+        }
         self.clock += 1;
         let entry = Entry {
             records: cached.records(),
@@ -205,6 +209,20 @@ mod tests {
         assert!(cache.take(&RunId::new("b")).is_none());
         assert!(cache.take(&RunId::new("a")).is_some());
         assert!(cache.take(&RunId::new("c")).is_some());
+        assert_eq!((cache.records, cache.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_run_that_is_over_is_kept_only_while_something_is_left_to_do() {
+        let mut cache = Cache::new(10, usize::MAX);
+        let mut over = cached("a", 3);
+        over.run.head.status = RunStatus::Succeeded;
+        over.run.outbox.insert(1, Effect::TellParent);
+        cache.put(over);
+        let mut told = cache.take(&RunId::new("a")).expect("kept");
+        told.run.outbox.clear();
+        cache.put(told);
+        assert!(cache.take(&RunId::new("a")).is_none());
         assert_eq!((cache.records, cache.bytes), (0, 0));
     }
 
